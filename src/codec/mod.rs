@@ -1,0 +1,1 @@
+//! Values and keys as bytes and text, and back.

@@ -1,0 +1,1 @@
+//! One method per adapter; each adapter's manual stands on its method.

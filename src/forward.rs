@@ -1,0 +1,95 @@
+//! A store behind `&`, `Box` or `Arc` is a store.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use crate::describe::Description;
+use crate::entry::Entry;
+use crate::error::Result;
+use crate::store::{ClearPrefix, SetOutcome, Store};
+use crate::time::Timestamp;
+
+macro_rules! forward {
+    ($($pointer:ty),*) => { $(
+        #[deny(clippy::missing_trait_methods, reason = "a method lost here is lost in every stack behind a pointer")]
+        impl<S: Store> Store for $pointer {
+            type Key = S::Key;
+            type Value = S::Value;
+
+            fn get(&self, key: &S::Key) -> impl Future<Output = Result<Option<Entry<S::Value>>>> + Send {
+                (**self).get(key)
+            }
+
+            fn set(
+                &self,
+                key: &S::Key,
+                entry: Entry<S::Value>,
+            ) -> impl Future<Output = Result<SetOutcome>> + Send {
+                (**self).set(key, entry)
+            }
+
+            fn remove(&self, key: &S::Key) -> impl Future<Output = Result<()>> + Send {
+                (**self).remove(key)
+            }
+
+            fn clear(&self) -> impl Future<Output = Result<()>> + Send {
+                (**self).clear()
+            }
+
+            fn get_at(
+                &self,
+                key: &S::Key,
+                now: Timestamp,
+            ) -> impl Future<Output = Result<Option<Entry<S::Value>>>> + Send {
+                (**self).get_at(key, now)
+            }
+
+            fn peek_with<R>(&self, key: &S::Key, read: impl FnOnce(&Entry<S::Value>) -> R) -> Option<R> {
+                (**self).peek_with(key, read)
+            }
+
+            fn get_many(
+                &self,
+                keys: &[&S::Key],
+                now: Timestamp,
+            ) -> impl Future<Output = Vec<Result<Option<Entry<S::Value>>>>> + Send {
+                (**self).get_many(keys, now)
+            }
+
+            fn set_many(
+                &self,
+                entries: &[(&S::Key, Entry<S::Value>)],
+            ) -> impl Future<Output = Vec<Result<SetOutcome>>> + Send {
+                (**self).set_many(entries)
+            }
+
+            fn remove_many(&self, keys: &[&S::Key]) -> impl Future<Output = Vec<Result<()>>> + Send {
+                (**self).remove_many(keys)
+            }
+
+            fn len(&self) -> Option<u64> {
+                (**self).len()
+            }
+
+            fn weight(&self) -> Option<u64> {
+                (**self).weight()
+            }
+
+            fn flush(&self) -> impl Future<Output = Result<()>> + Send {
+                (**self).flush()
+            }
+
+            fn describe(&self) -> Description {
+                (**self).describe()
+            }
+        }
+
+        impl<S: ClearPrefix> ClearPrefix for $pointer {
+            fn clear_prefix(&self, prefix: &str) -> impl Future<Output = Result<()>> + Send {
+                (**self).clear_prefix(prefix)
+            }
+        }
+    )* };
+}
+
+forward!(&S, Box<S>, Arc<S>);

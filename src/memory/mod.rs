@@ -1,0 +1,1 @@
+//! Tiers in this process's memory.
