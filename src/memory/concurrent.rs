@@ -58,7 +58,7 @@ use crate::weigh::Weigher;
 /// 2^32 - 2 entries at most.
 #[must_use = "a store does nothing until it is asked"]
 pub struct Memory<K: Key + ?Sized, V> {
-    shards: Box<[Line<RwLock<Shard<K, V>>>]>,
+    shards: Shards<K, V>,
     hasher: RandomState,
     max_entries: usize,
     scales: Option<Scales<K, V>>,
@@ -66,6 +66,8 @@ pub struct Memory<K: Key + ?Sized, V> {
     /// Which shard gives up the next entry that nobody's key decides.
     turn: AtomicUsize,
 }
+
+type Shards<K, V> = Box<[Line<RwLock<Shard<K, V>>>]>;
 
 /// A shard has its cache lines to itself (two, as they are fetched in pairs), so that the lock of one
 /// does not slow its neighbour's.
@@ -90,7 +92,7 @@ impl<K: Key + ?Sized, V: Value> Memory<K, V> {
         self.clear_all();
         let max_weight = self.scales.as_ref().map(Scales::max);
         let shards = shards(shard_count(max_entries, max_weight), max_entries);
-        Self { max_entries, shards, ..self }
+        Self { shards, max_entries, ..self }
     }
 
     /// Calls `listener` for each entry that leaves the store, with the cause, once, in the call that
@@ -182,7 +184,6 @@ impl<K: Key + ?Sized, V: Value> Memory<K, V> {
 
     /// The bits above those that find the slot inside the shard. A count is a power of two.
     #[inline]
-    #[expect(clippy::cast_possible_truncation, reason = "the mask is much smaller")]
     fn index(&self, hash: u64) -> usize {
         (hash >> 40) as usize & (self.shards.len() - 1)
     }
@@ -311,7 +312,7 @@ fn shard_count(max_entries: usize, max_weight: Option<u64>) -> usize {
 }
 
 /// `count` shards whose capacities differ by one at most and make up `max_entries`.
-fn shards<K: Key + ?Sized, V>(count: usize, max_entries: usize) -> Box<[Line<RwLock<Shard<K, V>>>]> {
+fn shards<K: Key + ?Sized, V>(count: usize, max_entries: usize) -> Shards<K, V> {
     let capacity = |index| max_entries / count + usize::from(index < max_entries % count);
     (0..count).map(|index| Line(RwLock::new(Shard::new(capacity(index))))).collect()
 }

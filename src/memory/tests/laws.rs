@@ -51,6 +51,7 @@ fn max_weight() -> impl Strategy<Value = Option<u64>> {
     prop::option::of(prop_oneof![Just(0), Just(1), Just(10), Just(30), Just(u64::MAX)])
 }
 
+type OnRemoval<K> = Box<dyn Fn(&K, &Entry<Item>, Cause) + Send + Sync>;
 type Events<O> = Arc<Mutex<Vec<(O, Entry<Item>, Cause)>>>;
 
 /// One store under test, and what must be in it: what was stored, less what it said has left.
@@ -70,11 +71,7 @@ where
     K: Key + ?Sized + PartialEq,
     K::Owned: Debug,
 {
-    fn new(
-        max_entries: usize,
-        max_weight: Option<u64>,
-        build: impl FnOnce(Box<dyn Fn(&K, &Entry<Item>, Cause) + Send + Sync>) -> S,
-    ) -> Self {
+    fn new(max_entries: usize, max_weight: Option<u64>, build: impl FnOnce(OnRemoval<K>) -> S) -> Self {
         let events = Events::<K::Owned>::default();
         let heard = Arc::clone(&events);
         let store = build(Box::new(move |key: &K, entry, cause| {
@@ -213,11 +210,7 @@ fn text(key: u8) -> String {
         .to_owned()
 }
 
-fn memory<K: Key + ?Sized>(
-    entries: usize,
-    weight: Option<u64>,
-    listener: Box<dyn Fn(&K, &Entry<Item>, Cause) + Send + Sync>,
-) -> Memory<K, Item> {
+fn memory<K: Key + ?Sized>(entries: usize, weight: Option<u64>, listener: OnRemoval<K>) -> Memory<K, Item> {
     match weight {
         Some(weight) => Memory::weighing(weight, by_weight()).max_entries(entries),
         None => Memory::new(entries),

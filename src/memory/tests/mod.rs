@@ -16,6 +16,7 @@ use crate::weigh::Weigher;
 struct Item {
     id: u64,
     weight: u64,
+    #[expect(dead_code, reason = "its counter is what is read")]
     token: Arc<()>,
 }
 

@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use super::{Item, by_weight, entry};
-use crate::key::Value;
 use crate::memory::{Cause, Lru, Memory, Single};
 use crate::store::{ClearPrefix, Evict, Store};
 use crate::tests::ready;
@@ -140,11 +139,7 @@ impl Drop for Recursive {
     }
 }
 
-fn drops_outside_locks<S: Store<Key = u64> + 'static>(store: S)
-where
-    S: Store<Value = Recursive>,
-    Recursive: Value,
-{
+fn drops_outside_locks(store: impl Store<Key = u64, Value = Recursive> + 'static) {
     let store = Arc::new(store);
     let slot: Arc<OnceLock<Weak<dyn Fn() + Send + Sync>>> = Arc::default();
     let inner = Arc::downgrade(&store);

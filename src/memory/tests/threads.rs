@@ -9,7 +9,7 @@ use crate::memory::{Lru, Memory, Single};
 use crate::store::{Evict, Store};
 use crate::tests::ready;
 
-const THREADS: u64 = 8;
+const THREADS: u8 = 8;
 const STEPS: u64 = 2_000;
 
 /// A stream of numbers that is the same in every run.
@@ -28,21 +28,21 @@ fn stays_within_bounds<S: Store<Key = u64, Value = Item>>(
     store: &S,
     max_len: u64,
     max_weight: Option<u64>,
-    evict: impl Fn(&S) + Sync,
+    evict: impl Fn(&S) -> bool + Sync,
     left: &AtomicU64,
 ) {
     let token = Arc::new(());
     let stored = AtomicU64::new(0);
     let (evict, token_of_all, stored_by_all) = (&evict, &token, &stored);
     thread::scope(|scope| {
-        for seed in 0..THREADS {
+        for seed in 0..u64::from(THREADS) {
             scope.spawn(move || {
                 let mut number = numbers(seed + 1);
                 for _ in 0..STEPS {
                     let key = number(64);
                     match number(20) {
                         0 => ready(store.remove(&key)).unwrap(),
-                        1 => evict(store),
+                        1 => _ = evict(store),
                         2 if number(20) == 0 => ready(store.clear()).unwrap(),
                         2..10 => {
                             let id = store.peek_with(&key, |entry| entry.value().id);
@@ -75,31 +75,31 @@ fn bounds_hold_at_every_instant_under_eight_writers() {
     let counter = || {
         let left = Arc::new(AtomicU64::new(0));
         let count = Arc::clone(&left);
-        (left, move || drop(count.fetch_add(1, Ordering::Relaxed)))
+        (left, move || _ = count.fetch_add(1, Ordering::Relaxed))
     };
     for shards in [1, 8] {
         let (left, count) = counter();
         let memory = Memory::new(32).in_shards(shards).on_removal(move |_, _, _| count());
-        stays_within_bounds(&memory, 32, None, |store| drop(store.evict()), &left);
+        stays_within_bounds(&memory, 32, None, Memory::evict, &left);
 
         let (left, count) = counter();
         let memory = Memory::weighing(100, by_weight()).in_shards(shards).on_removal(move |_, _, _| count());
-        stays_within_bounds(&memory, 64, Some(100), |store| drop(store.evict()), &left);
+        stays_within_bounds(&memory, 64, Some(100), Memory::evict, &left);
     }
     let (left, count) = counter();
     let lru = Lru::weighing(100, by_weight()).max_entries(32).on_removal(move |_, _, _| count());
-    stays_within_bounds(&lru, 32, Some(100), |store| drop(store.evict()), &left);
+    stays_within_bounds(&lru, 32, Some(100), Lru::evict, &left);
 
     let (left, count) = counter();
     let single = Single::new().on_removal(move |_, _, _| count());
-    stays_within_bounds(&single, 1, None, |_| {}, &left);
+    stays_within_bounds(&single, 1, None, |_| false, &left);
 }
 
 /// S3: one writer a key counts upwards; nobody sees it go back, and the writer sees its own last write
 /// or nothing.
 fn never_goes_back<S: Store<Key = u64, Value = u64>>(store: &S) {
     thread::scope(|scope| {
-        for own in 0..THREADS {
+        for own in 0..u64::from(THREADS) {
             scope.spawn(move || {
                 let mut number = numbers(own + 1);
                 let mut seen = [0; THREADS as usize];
@@ -110,7 +110,7 @@ fn never_goes_back<S: Store<Key = u64, Value = u64>>(store: &S) {
                     }
                     let mine = store.peek_with(&own, |entry| *entry.value());
                     assert!(mine.is_none_or(|mine| mine == version));
-                    let key = number(THREADS);
+                    let key = number(THREADS.into());
                     if let Some(other) = ready(store.get(&key)).unwrap() {
                         let last = &mut seen[usize::try_from(key).unwrap()];
                         assert!(*other.value() >= *last, "{key}: {} after {last}", other.value());
