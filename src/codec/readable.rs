@@ -417,9 +417,13 @@ mod tests {
         }
     }
 
-    /// Three characters a case: with more of them, texts that should not meet hardly ever would.
+    /// A few characters a case: with more of them, texts that should not meet hardly ever would.
     fn alphabet() -> impl Strategy<Value = Vec<char>> {
-        prop::sample::subsequence(r"\,=()[]{}'~+-#*@^0ab".chars().collect::<Vec<_>>(), 3)
+        prop_oneof![
+            prop::sample::subsequence(r"\,=()[]{}'~+-#*@^0ab".chars().collect::<Vec<_>>(), 3),
+            prop::sample::select(vec!["[]a", "[],", "()a", "(),", "{}=", "@(A", "\\,a", "'0,", "+-0"])
+                .prop_map(|chars| chars.chars().collect()),
+        ]
     }
 
     fn hostile_text(alphabet: Vec<char>) -> impl Strategy<Value = String> + Clone {
