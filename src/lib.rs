@@ -23,10 +23,15 @@ pub mod wire;
 #[cfg(test)]
 mod tests;
 
+pub use adapters::{
+    Access, AccessKind, AccessOutcome, ByteLimited, Encoded, FreshForAtMost, Inspect, Null, Prefixed,
+    Sharded, Share,
+};
 pub use describe::Description;
 pub use dynamic::BoxStore;
 pub use entry::{Entry, Freshness, Lifetime};
 pub use error::{Error, ErrorKind, Operation, Result};
+pub use ext::StoreExt;
 pub use key::{Key, Value};
 pub use runtime::{BoxFuture, Runtime, TokioRuntime};
 pub use store::{ClearPrefix, Evict, Refusal, SetOutcome, Store};
