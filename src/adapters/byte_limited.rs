@@ -225,7 +225,7 @@ mod tests {
                         let answers = answers(&single, &call);
                         prop_assert!(single.weight().unwrap() <= bound);
                         if let Call::Set(key, entry) = call {
-                            let fits = bound > 0 && entry.value().len() as u64 + 1 <= bound;
+                            let fits = (entry.value().len() as u64) < bound;
                             let held = now(single.get(&key)).unwrap();
                             prop_assert_eq!(held, fits.then_some(entry));
                             let refused = if bound == 0 { "Ok(Refused(KeepsNothing))" } else { "Ok(Refused(TooLarge))" };

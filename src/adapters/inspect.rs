@@ -86,10 +86,12 @@ impl<S: Store, F: Fn(&Access<'_, S::Key>) + Send + Sync> Inspect<S, F> {
     }
 }
 
+#[expect(clippy::ref_option, reason = "reports take the answer by reference")]
 fn read<V>(found: &Option<Entry<V>>) -> AccessOutcome<'static> {
     found.as_ref().map_or(AccessOutcome::Miss, |entry| AccessOutcome::Hit(entry.lifetime()))
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "reports take the answer by reference")]
 fn written(outcome: &SetOutcome) -> AccessOutcome<'static> {
     match outcome {
         SetOutcome::Stored => AccessOutcome::Stored,
@@ -97,6 +99,7 @@ fn written(outcome: &SetOutcome) -> AccessOutcome<'static> {
     }
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "reports take the answer by reference")]
 fn done((): &()) -> AccessOutcome<'static> {
     AccessOutcome::Done
 }

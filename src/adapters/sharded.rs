@@ -260,7 +260,7 @@ impl<S: Evict> Evict for Sharded<S> {
 
     /// From the heaviest shard; it asks every shard for its weight.
     fn evict(&self) -> bool {
-        let heaviest = self.shards.iter().max_by_key(|shard| shard.weight());
+        let heaviest = self.shards.iter().max_by_key(|shard| S::weight(shard));
         heaviest.is_some_and(S::evict) || self.shards.iter().any(S::evict)
     }
 }
@@ -377,7 +377,7 @@ mod tests {
             assert_eq!(error.kind(), ErrorKind::InvalidInput);
             assert!(error.to_string().contains(&format!("shards: {shards} is not between")), "{error}");
         }
-        assert_eq!(Sharded::new(MAX_SHARDS, |share| share.index()).unwrap().shards.len(), MAX_SHARDS);
+        assert_eq!(Sharded::new(MAX_SHARDS, Share::index).unwrap().shards.len(), MAX_SHARDS);
     }
 
     /// D3.
