@@ -24,6 +24,7 @@ pub mod wire;
 mod tests;
 
 pub use adapters::{Chain, ChainStats};
+pub use cache::{Cache, CacheBuilder, Computed, Event, EventKind, Loader, NoLoader, ShutdownReport};
 pub use describe::Description;
 pub use dynamic::BoxStore;
 pub use entry::{Entry, Freshness, Lifetime};
