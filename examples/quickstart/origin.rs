@@ -19,8 +19,8 @@ pub(crate) struct Page {
 
 /// The heap behind a page, so that the memory tier can be bounded in bytes.
 impl Weigh for Page {
-    fn weigh(&self) -> u64 {
-        self.title.weigh() + self.html.weigh()
+    fn heap(&self) -> u64 {
+        self.title.heap() + self.html.heap()
     }
 }
 
