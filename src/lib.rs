@@ -23,6 +23,7 @@ pub mod wire;
 #[cfg(test)]
 mod tests;
 
+pub use adapters::{Chain, ChainStats};
 pub use describe::Description;
 pub use dynamic::BoxStore;
 pub use entry::{Entry, Freshness, Lifetime};
