@@ -24,9 +24,10 @@ pub mod wire;
 mod tests;
 
 pub use adapters::{
-    Access, AccessKind, AccessOutcome, ByteLimited, Encoded, FreshForAtMost, Inspect, Null, Prefixed,
-    Sharded, Share,
+    Access, AccessKind, AccessOutcome, ByteLimited, Chain, ChainStats, Encoded, FreshForAtMost, Inspect,
+    Null, Prefixed, Sharded, Share,
 };
+pub use cache::{Cache, CacheBuilder, Computed, Event, EventKind, Loader, NoLoader, ShutdownReport};
 pub use describe::Description;
 pub use dynamic::BoxStore;
 pub use entry::{Entry, Freshness, Lifetime};

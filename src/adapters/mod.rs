@@ -1,9 +1,12 @@
 //! Stores made of stores: one decorator a file, named like its method in [`StoreExt`](crate::StoreExt).
 
 mod byte_limited;
+mod chain;
 mod encoded;
+mod fence;
 mod fresh_for_at_most;
 mod inspect;
+mod marks;
 mod null;
 mod prefixed;
 mod sharded;
@@ -11,6 +14,7 @@ mod sharded;
 mod testing;
 
 pub use self::byte_limited::ByteLimited;
+pub use self::chain::{Chain, ChainStats};
 pub use self::encoded::Encoded;
 pub use self::fresh_for_at_most::FreshForAtMost;
 pub use self::inspect::{Access, AccessKind, AccessOutcome, Inspect};

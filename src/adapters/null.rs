@@ -19,10 +19,10 @@ use crate::weigh::Weigher;
 /// ```
 /// use larder::{BoxStore, Memory, Null, StoreExt};
 ///
-/// fn tier(entries: u64) -> BoxStore<str, String> {
+/// fn tier(entries: usize) -> BoxStore<str, String> {
 ///     match entries {
 ///         0 => Null::new().boxed(),
-///         _ => Memory::<str, String>::new(1_000).boxed(),
+///         _ => Memory::<str, String>::new(entries).boxed(),
 ///     }
 /// }
 /// # assert_eq!(tier(0).describe().name(), "null");

@@ -19,12 +19,12 @@ use crate::weigh::Weigher;
 ///
 /// // 10,000 entries and 64 MiB in all, whatever the number of shards.
 /// let store = Sharded::new(8, |share| {
-///     Memory::<str, String>::new(share.of(10_000)).byte_limited(share.of(64 << 20))
+///     Memory::<str, String>::new(share.entries(10_000)).byte_limited(share.bytes(64 << 20))
 /// })?;
 /// assert_eq!(store.describe().parameter("shards"), Some("8"));
 ///
 /// // A number from a config file that makes no sense is an error that names it.
-/// let error = Sharded::new(0, |share| Memory::<str, String>::new(share.of(10_000))).unwrap_err();
+/// let error = Sharded::new(0, |share| Memory::<str, String>::new(share.entries(10_000))).unwrap_err();
 /// assert!(error.to_string().contains("shards: 0"));
 /// # larder::Result::Ok(())
 /// ```
@@ -53,11 +53,11 @@ use crate::weigh::Weigher;
 /// let large = Entry::new("x".repeat(600_000), Lifetime::forever(Timestamp::EPOCH));
 ///
 /// let inside = Sharded::new(4, |share| {
-///     Memory::<str, String>::new(share.of(100)).byte_limited(share.of(1 << 20))
+///     Memory::<str, String>::new(share.entries(100)).byte_limited(share.bytes(1 << 20))
 /// })?;
 /// assert_eq!(inside.set("a", large.clone()).await?, SetOutcome::Refused(Refusal::TooLarge));
 ///
-/// let around = Sharded::new(4, |share| Memory::<str, String>::new(share.of(100)))?.byte_limited(1 << 20);
+/// let around = Sharded::new(4, |share| Memory::<str, String>::new(share.entries(100)))?.byte_limited(1 << 20);
 /// assert_eq!(around.set("a", large).await?, SetOutcome::Stored);
 /// # larder::Result::Ok(()) }).unwrap();
 /// ```
@@ -76,9 +76,14 @@ pub struct Share {
 }
 
 impl Share {
-    /// This shard's part of `total`, entries or bytes. The parts of all shards sum up to `total`; they
-    /// differ by one at most, so with a total below the number of shards some get nothing.
-    pub const fn of(self, total: u64) -> u64 {
+    /// This shard's part of `total` entries. The parts of all shards sum up to `total` and differ by one
+    /// at most, so with fewer entries than shards some shards get none.
+    pub const fn entries(self, total: usize) -> usize {
+        total / self.shards + (self.index < total % self.shards) as usize
+    }
+
+    /// This shard's part of `total` bytes; the parts of all shards sum up to `total`.
+    pub const fn bytes(self, total: u64) -> u64 {
         let (index, shards) = (self.index as u64, self.shards as u64);
         total / shards + (index < total % shards) as u64
     }
@@ -303,7 +308,11 @@ mod tests {
             shards in prop_oneof![1..100usize, 1..=MAX_SHARDS],
             total in prop_oneof![0..200u64, any::<u64>()],
         ) {
-            let parts: Vec<u64> = (0..shards).map(|index| Share { index, shards }.of(total)).collect();
+            let shares = || (0..shards).map(|index| Share { index, shards });
+            let parts: Vec<u64> = shares().map(|share| share.bytes(total)).collect();
+            if let Ok(entries) = usize::try_from(total) {
+                prop_assert!(shares().zip(&parts).all(|(share, part)| share.entries(entries) as u64 == *part));
+            }
             prop_assert_eq!(parts.iter().map(|part| u128::from(*part)).sum::<u128>(), u128::from(total));
             prop_assert!(parts.iter().max().unwrap() - parts.iter().min().unwrap() <= 1);
         }
