@@ -409,6 +409,15 @@ mod tests {
         }
     }
 
+    #[test]
+    fn what_weighs_nothing_can_be_evicted_too() {
+        let store = shelves(9).weighed_by(Weigher::new(|_, _| 0));
+        now(store.set("a", Entry::new(String::new(), Lifetime::forever(Timestamp::EPOCH)))).unwrap();
+        assert!(store.evict());
+        assert!(!store.evict());
+        assert_eq!(store.len(), Some(0));
+    }
+
     /// One shard's failure does not keep the others from being cleared.
     #[test]
     fn clear_goes_on_after_a_failure() {
