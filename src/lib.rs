@@ -30,6 +30,7 @@ pub use dynamic::BoxStore;
 pub use entry::{Entry, Freshness, Lifetime};
 pub use error::{Error, ErrorKind, Operation, Result};
 pub use key::{Key, Value};
+pub use memory::{Cause, Lru, Memory, Single};
 pub use runtime::{BoxFuture, Runtime, TokioRuntime};
 pub use store::{ClearPrefix, Evict, Refusal, SetOutcome, Store};
 pub use time::{Clock, ManualClock, SystemClock, Timestamp};
