@@ -19,3 +19,18 @@ pub mod writing_an_adapter {
 pub mod contributing {
     #![doc = include_str!("../docs/contributing.md")]
 }
+
+/// The byte form of an entry, for whoever reads or writes it elsewhere.
+pub mod wire_format {
+    #![doc = include_str!("../docs/wire-format.md")]
+}
+
+/// Why larder is built as it is.
+pub mod design {
+    #![doc = include_str!("../docs/design.md")]
+}
+
+/// A map of the code by name.
+pub mod architecture {
+    #![doc = include_str!("../docs/architecture.md")]
+}
