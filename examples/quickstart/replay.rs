@@ -31,6 +31,18 @@ pub(crate) struct Seen {
     pub(crate) took: Duration,
 }
 
+impl Seen {
+    /// Both together.
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self {
+            answered: self.answered + other.answered,
+            unanswered: self.unanswered + other.unanswered,
+            wrong: self.wrong + other.wrong,
+            took: self.took + other.took,
+        }
+    }
+}
+
 impl Replay {
     pub(crate) fn new(args: &Args) -> Result<Self, Box<dyn Error>> {
         let mut requests = trace::requests()?;
@@ -82,10 +94,7 @@ impl Replay {
         }
         let mut all = Seen::default();
         while let Some(seen) = clients.join_next().await {
-            let seen = seen?;
-            all.answered += seen.answered;
-            all.unanswered += seen.unanswered;
-            all.wrong += seen.wrong;
+            all = all.and(seen?);
         }
         all.took = now().duration_since(began);
         progress.finish_and_clear();
