@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use crate::sync::Mutex;
 use crate::{
-    Cache, CacheBuilder, Clock, Computed, Description, Entry, Error, ErrorKind, ManualClock, Result, SetOutcome,
-    Store, Timestamp,
+    Cache, CacheBuilder, Clock, Computed, Description, Entry, Error, ErrorKind, ManualClock, Result,
+    SetOutcome, Store, Timestamp,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -120,7 +120,12 @@ async fn a_computation_that_asks_for_its_own_key_is_told_so() {
     let result = outer
         .get_or_try_compute("a", move || async move {
             let again = inner.clone();
-            inner.get_or_try_compute("b", move || async move { again.get_or_compute("a", || async { 1 }).await }).await
+            inner
+                .get_or_try_compute(
+                    "b",
+                    move || async move { again.get_or_compute("a", || async { 1 }).await },
+                )
+                .await
         })
         .await;
     let error = result.unwrap_err();
