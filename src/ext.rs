@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::adapters::{Access, ByteLimited, Encoded, FreshForAtMost, Inspect, Prefixed};
+use crate::adapters::{Access, ByteLimited, Chain, Encoded, FreshForAtMost, Inspect, Prefixed};
 use crate::codec::Codec;
 use crate::dynamic::BoxStore;
 use crate::entry::Entry;
@@ -47,10 +47,57 @@ pub trait StoreExt: Store {
     /// pages.set("/", Entry::new("home".to_owned(), Lifetime::forever(Timestamp::EPOCH))).await?;
     /// assert_eq!(pages.peek("/").unwrap().into_value(), "home");
     /// assert!(pages.peek("/about").is_none());
-    /// # larder::Result::Ok(()) }).unwrap();
+    /// # Ok::<(), larder::Error>(()) }).unwrap();
     /// ```
     fn peek(&self, key: &Self::Key) -> Option<Entry<Self::Value>> {
         self.peek_with(key, Entry::clone)
+    }
+
+    /// Puts this store in front of `lower`, a deeper and slower one.
+    ///
+    /// Reads ask this tier first and fall through to `lower`; what `lower` answers is copied upwards as
+    /// the same entry. Writes and removals reach both (laws C1 to C9 of
+    /// [`guide::semantics`](crate::guide::semantics)):
+    ///
+    /// - A copy that is no longer fresh never hides a fresh one below (C1).
+    /// - What was removed, cleared or replaced is never copied upwards by a reader that began before (C3).
+    /// - A tier that fails a read counts as a miss; the deepest tier's outage is an error, not a miss (C5).
+    /// - If `lower` fails to store an entry, the error is reported and this tier holds the entry all the
+    ///   same; [`Chain::strict`] takes it back instead (C5).
+    /// - Where a write or removal failed, the copy counts as absent until one gets through (C6). This is
+    ///   remembered for 65,536 keys a tier; beyond that, and after a failed `clear`, everything in the tier
+    ///   that was created up to then counts as absent.
+    ///
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// use larder::{Entry, Lifetime, Memory, Store, StoreExt, Timestamp};
+    ///
+    /// let deep = Memory::<str, String>::new(1_000_000);
+    /// let stack = Memory::<str, String>::new(1_000).chain(&deep);
+    ///
+    /// deep.set("/", Entry::new("home".to_owned(), Lifetime::forever(Timestamp::EPOCH))).await?;
+    /// assert!(stack.peek("/").is_none()); // not in the upper tier yet
+    /// assert!(stack.get("/").await?.is_some()); // from the deep tier, and copied upwards
+    /// assert!(stack.peek("/").is_some());
+    /// # Ok::<(), larder::Error>(()) }).unwrap();
+    /// ```
+    ///
+    /// `a.chain(b).chain(c)` and `a.chain(b.chain(c))` behave alike (C7). [`Chain::stats`] and `describe`
+    /// tell of backfills and failures.
+    ///
+    /// Costs: a hit in the upper tier one atomic load. A read of the lower tier takes an entry in a
+    /// table of the keys at work there; writers of one key take turns, readers never wait for them (C8).
+    ///
+    /// # Order
+    ///
+    /// The faster tier first. `disk.chain(memory)` reads the disk on every call, and the memory holds what
+    /// nobody asks it for.
+    fn chain<B>(self, lower: B) -> Chain<Self, B>
+    where
+        Self: Sized,
+        B: Store<Key = Self::Key, Value = Self::Value>,
+    {
+        Chain::new(self, lower)
     }
 
     /// Holds at most `bound` bytes, at every instant.
@@ -74,7 +121,7 @@ pub trait StoreExt: Store {
     /// assert_eq!(pages.len(), Some(10));
     ///
     /// assert_eq!(pages.set("/", page(100_001)).await?, SetOutcome::Refused(Refusal::TooLarge));
-    /// # larder::Result::Ok(()) }).unwrap();
+    /// # Ok::<(), larder::Error>(()) }).unwrap();
     /// ```
     ///
     /// Costs: readers nothing. Writers take turns: they share one lock, held while the store inside takes
@@ -171,7 +218,7 @@ pub trait StoreExt: Store {
     /// users.set(&key, Entry::new(ada.clone(), Lifetime::forever(Timestamp::EPOCH))).await?;
     /// assert_eq!(users.get(&key).await?.unwrap().into_value(), ada);
     /// assert!(bytes.peek("(acme,7)").is_some());
-    /// # larder::Result::Ok(()) }).unwrap();
+    /// # Ok::<(), larder::Error>(()) }).unwrap();
     /// ```
     ///
     /// Costs: the codec, on every call; a `peek` too decodes what the store inside can show.
@@ -207,7 +254,7 @@ pub trait StoreExt: Store {
     /// wrong.set("a", entry).await?;
     /// for _ in 0..1_000 { wrong.get("a").await?; }
     /// assert_eq!(decoded.swap(0, Relaxed), 1_000);
-    /// # larder::Result::Ok(()) }).unwrap();
+    /// # Ok::<(), larder::Error>(()) }).unwrap();
     /// ```
     ///
     /// A store of anything but bytes under text is refused:
@@ -248,7 +295,7 @@ pub trait StoreExt: Store {
     /// users.clear().await?;
     /// assert!(users.get("7").await?.is_none());
     /// assert!(pages.get("7").await?.is_some());
-    /// # larder::Result::Ok(()) }).unwrap();
+    /// # Ok::<(), larder::Error>(()) }).unwrap();
     /// ```
     ///
     /// It takes a store that can remove a range of keys ([`ClearPrefix`]); with another, `clear` would
@@ -297,7 +344,7 @@ pub trait StoreExt: Store {
     /// tier.set("a", Entry::fresh_for(1, Timestamp::EPOCH, Duration::from_secs(60))).await?;
     /// let copy = tier.get("a").await?.unwrap();
     /// assert_eq!(copy.lifetime().fresh_until().since(Timestamp::EPOCH), Duration::from_secs(5));
-    /// # larder::Result::Ok(()) }).unwrap();
+    /// # Ok::<(), larder::Error>(()) }).unwrap();
     /// ```
     ///
     /// # Order
@@ -323,7 +370,7 @@ pub trait StoreExt: Store {
     /// let later = Timestamp::EPOCH.saturating_add(Duration::from_secs(6));
     /// assert_eq!(right.get_at("a", later).await?.unwrap().freshness(later), Freshness::Fresh);
     /// assert!(wrong.get_at("a", later).await?.is_none_or(|found| found.freshness(later) == Freshness::Dead));
-    /// # larder::Result::Ok(()) }).unwrap();
+    /// # Ok::<(), larder::Error>(()) }).unwrap();
     /// ```
     fn fresh_for_at_most(self, limit: Duration) -> FreshForAtMost<Self>
     where
@@ -360,7 +407,7 @@ pub trait StoreExt: Store {
     /// pages.get("/").await?;
     /// pages.peek("/");
     /// assert_eq!((hits.load(Relaxed), misses.load(Relaxed)), (2, 1));
-    /// # larder::Result::Ok(()) }).unwrap();
+    /// # Ok::<(), larder::Error>(()) }).unwrap();
     /// ```
     ///
     /// # Order

@@ -26,7 +26,7 @@ use crate::weigh::Weigher;
 /// // A number from a config file that makes no sense is an error that names it.
 /// let error = Sharded::new(0, |share| Memory::<str, String>::new(share.entries(10_000))).unwrap_err();
 /// assert!(error.to_string().contains("shards: 0"));
-/// # larder::Result::Ok(())
+/// # Ok::<(), larder::Error>(())
 /// ```
 ///
 /// [`Memory`](crate::Memory) is concurrent by itself and gains little. What gains is a store with one
@@ -59,7 +59,7 @@ use crate::weigh::Weigher;
 ///
 /// let around = Sharded::new(4, |share| Memory::<str, String>::new(share.entries(100)))?.byte_limited(1 << 20);
 /// assert_eq!(around.set("a", large).await?, SetOutcome::Stored);
-/// # larder::Result::Ok(()) }).unwrap();
+/// # Ok::<(), larder::Error>(()) }).unwrap();
 /// ```
 #[derive(Debug)]
 #[must_use = "a store does nothing until it is asked"]
