@@ -31,7 +31,7 @@ pub(crate) struct Shelf<K: ToOwned + ?Sized, V> {
     calls: Mutex<Vec<&'static str>>,
     /// Fails every operation but `peek_with`, `len` and `weight`.
     pub(crate) fails: bool,
-    /// Lets others run between two steps of a `set`.
+    /// Lets others run in the middle of a write.
     pub(crate) yields: bool,
 }
 
@@ -125,6 +125,9 @@ impl<K: Key + ?Sized, V: Value> Store for Shelf<K, V> {
 
     async fn set_many(&self, entries: &[(&K, Entry<V>)]) -> Vec<Result<SetOutcome>> {
         let noted = self.note("set_many");
+        if self.yields {
+            tokio::task::yield_now().await;
+        }
         let set = |(key, entry): &(&K, Entry<V>)| {
             noted.clone()?;
             self.put(key, entry.clone());
