@@ -23,13 +23,18 @@ pub mod wire;
 #[cfg(test)]
 mod tests;
 
-pub use adapters::{Chain, ChainStats};
+pub use adapters::{
+    Access, AccessKind, AccessOutcome, ByteLimited, Chain, ChainStats, Encoded, FreshForAtMost, Inspect,
+    Null, Prefixed, Sharded, Share,
+};
 pub use cache::{Cache, CacheBuilder, Computed, Event, EventKind, Loader, NoLoader, ShutdownReport};
 pub use describe::Description;
 pub use dynamic::BoxStore;
 pub use entry::{Entry, Freshness, Lifetime};
 pub use error::{Error, ErrorKind, Operation, Result};
+pub use ext::StoreExt;
 pub use key::{Key, Value};
+pub use memory::{Cause, Lru, Memory, Single};
 pub use runtime::{BoxFuture, Runtime, TokioRuntime};
 pub use store::{ClearPrefix, Evict, Refusal, SetOutcome, Store};
 pub use time::{Clock, ManualClock, SystemClock, Timestamp};
