@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::adapters::{Access, ByteLimited, Encoded, FreshForAtMost, Inspect, Prefixed};
+use crate::adapters::{Access, ByteLimited, Chain, Encoded, FreshForAtMost, Inspect, Prefixed};
 use crate::codec::Codec;
 use crate::dynamic::BoxStore;
 use crate::entry::Entry;
@@ -47,10 +47,44 @@ pub trait StoreExt: Store {
     /// pages.set("/", Entry::new("home".to_owned(), Lifetime::forever(Timestamp::EPOCH))).await?;
     /// assert_eq!(pages.peek("/").unwrap().into_value(), "home");
     /// assert!(pages.peek("/about").is_none());
-    /// # larder::Result::Ok(()) }).unwrap();
+    /// # Ok::<(), larder::Error>(()) }).unwrap();
     /// ```
     fn peek(&self, key: &Self::Key) -> Option<Entry<Self::Value>> {
         self.peek_with(key, Entry::clone)
+    }
+
+    /// This store in front of `lower`: the faster tier in front of the deeper one.
+    ///
+    /// A read is answered by the first tier that holds a fresh entry, and what a lower tier answered is
+    /// copied into the tiers above. The deepest tier is where a write or removal takes place. Laws C1 to C9
+    /// of [`guide::semantics`](crate::guide::semantics) say what holds in races and outages.
+    ///
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// use larder::{Entry, Lifetime, Memory, Store, StoreExt, Timestamp};
+    ///
+    /// let shared = Memory::<str, u64>::new(1_000);
+    /// shared.set("a", Entry::new(1, Lifetime::forever(Timestamp::EPOCH))).await?;
+    ///
+    /// let stack = Memory::<str, u64>::new(10).chain(&shared);
+    /// assert_eq!(stack.get("a").await?.unwrap().into_value(), 1);
+    /// assert!(stack.upper().peek("a").is_some());
+    /// # Ok::<(), larder::Error>(()) }).unwrap();
+    /// ```
+    ///
+    /// Tiers of different keys or values do not chain:
+    ///
+    /// ```compile_fail
+    /// use larder::{Memory, StoreExt};
+    ///
+    /// let stack = Memory::<str, u64>::new(10).chain(Memory::<u64, u64>::new(10));
+    /// ```
+    fn chain<B>(self, lower: B) -> Chain<Self, B>
+    where
+        Self: Sized,
+        B: Store<Key = Self::Key, Value = Self::Value>,
+    {
+        Chain::new(self, lower)
     }
 
     /// Holds at most `bound` bytes, at every instant.
@@ -68,13 +102,13 @@ pub trait StoreExt: Store {
     /// let pages = Memory::<str, String>::new(1_000_000).byte_limited(100_000);
     /// let page = |bytes| Entry::new("x".repeat(bytes), Lifetime::forever(Timestamp::EPOCH));
     /// for number in 0..100 {
-    ///     assert_eq!(pages.set(&format!("/{number}"), page(9_000)).await?, SetOutcome::Stored);
+    ///     assert_eq!(pages.set(&format!("/{number}"), page(9_500)).await?, SetOutcome::Stored);
     ///     assert!(pages.weight().unwrap() <= 100_000);
     /// }
     /// assert_eq!(pages.len(), Some(10));
     ///
     /// assert_eq!(pages.set("/", page(100_001)).await?, SetOutcome::Refused(Refusal::TooLarge));
-    /// # larder::Result::Ok(()) }).unwrap();
+    /// # Ok::<(), larder::Error>(()) }).unwrap();
     /// ```
     ///
     /// Costs: readers nothing. Writers take turns: they share one lock, held while the store inside takes
@@ -171,7 +205,7 @@ pub trait StoreExt: Store {
     /// users.set(&key, Entry::new(ada.clone(), Lifetime::forever(Timestamp::EPOCH))).await?;
     /// assert_eq!(users.get(&key).await?.unwrap().into_value(), ada);
     /// assert!(bytes.peek("(acme,7)").is_some());
-    /// # larder::Result::Ok(()) }).unwrap();
+    /// # Ok::<(), larder::Error>(()) }).unwrap();
     /// ```
     ///
     /// Costs: the codec, on every call; a `peek` too decodes what the store inside can show.
@@ -207,7 +241,7 @@ pub trait StoreExt: Store {
     /// wrong.set("a", entry).await?;
     /// for _ in 0..1_000 { wrong.get("a").await?; }
     /// assert_eq!(decoded.swap(0, Relaxed), 1_000);
-    /// # larder::Result::Ok(()) }).unwrap();
+    /// # Ok::<(), larder::Error>(()) }).unwrap();
     /// ```
     ///
     /// A store of anything but bytes under text is refused:
@@ -248,7 +282,7 @@ pub trait StoreExt: Store {
     /// users.clear().await?;
     /// assert!(users.get("7").await?.is_none());
     /// assert!(pages.get("7").await?.is_some());
-    /// # larder::Result::Ok(()) }).unwrap();
+    /// # Ok::<(), larder::Error>(()) }).unwrap();
     /// ```
     ///
     /// It takes a store that can remove a range of keys ([`ClearPrefix`]); with another, `clear` would
@@ -297,7 +331,7 @@ pub trait StoreExt: Store {
     /// tier.set("a", Entry::fresh_for(1, Timestamp::EPOCH, Duration::from_secs(60))).await?;
     /// let copy = tier.get("a").await?.unwrap();
     /// assert_eq!(copy.lifetime().fresh_until().since(Timestamp::EPOCH), Duration::from_secs(5));
-    /// # larder::Result::Ok(()) }).unwrap();
+    /// # Ok::<(), larder::Error>(()) }).unwrap();
     /// ```
     ///
     /// # Order
@@ -323,7 +357,7 @@ pub trait StoreExt: Store {
     /// let later = Timestamp::EPOCH.saturating_add(Duration::from_secs(6));
     /// assert_eq!(right.get_at("a", later).await?.unwrap().freshness(later), Freshness::Fresh);
     /// assert!(wrong.get_at("a", later).await?.is_none_or(|found| found.freshness(later) == Freshness::Dead));
-    /// # larder::Result::Ok(()) }).unwrap();
+    /// # Ok::<(), larder::Error>(()) }).unwrap();
     /// ```
     fn fresh_for_at_most(self, limit: Duration) -> FreshForAtMost<Self>
     where
@@ -360,7 +394,7 @@ pub trait StoreExt: Store {
     /// pages.get("/").await?;
     /// pages.peek("/");
     /// assert_eq!((hits.load(Relaxed), misses.load(Relaxed)), (2, 1));
-    /// # larder::Result::Ok(()) }).unwrap();
+    /// # Ok::<(), larder::Error>(()) }).unwrap();
     /// ```
     ///
     /// # Order
