@@ -118,7 +118,7 @@ pub trait StoreExt: Store {
     ///     assert_eq!(pages.set(&format!("/{number}"), page(9_500)).await?, SetOutcome::Stored);
     ///     assert!(pages.weight().unwrap() <= 100_000);
     /// }
-    /// assert_eq!(pages.len(), Some(11));
+    /// assert_eq!(pages.len(), Some(10));
     ///
     /// assert_eq!(pages.set("/", page(100_001)).await?, SetOutcome::Refused(Refusal::TooLarge));
     /// # Ok::<(), larder::Error>(()) }).unwrap();

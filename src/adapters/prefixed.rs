@@ -142,7 +142,8 @@ mod tests {
         fn a_part_answers_like_a_whole(history in history(), prefix in prefix()) {
             let history: Vec<_> =
                 history.into_iter().filter(|call| prefix.is_empty() || knows(call)).collect();
-            alike(undecorated, |history| play(&Prefixed::new(Shelf::new(), prefix.clone()), history), &history)?;
+            let prefixed = || Prefixed::new(Shelf::new(), prefix.clone());
+            alike(undecorated, |history| play(&prefixed(), history), &history)?;
         }
 
         /// S5, S6: whatever happens in one scope, the entries of the others stay.

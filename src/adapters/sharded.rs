@@ -33,9 +33,9 @@ use crate::weigh::Weigher;
 /// lock, such as [`Lru`](crate::Lru), and whatever makes its writers take turns.
 ///
 /// A key belongs to one shard, by the high bits of a hash of which every bit depends on every bit of the
-/// key: of 1,024 consecutive integers, each of 64 shards gets 7 to 26, as if drawn at random. The seed is fixed,
-/// so every process of one build routes alike; it is no defence against keys chosen to meet in one shard,
-/// who would make the others stand empty.
+/// key: of 1,024 consecutive integers, each of 64 shards gets 7 to 26, as if drawn at random. The seed is
+/// fixed, so every process of one build routes alike; it is no defence against keys that somebody chose so
+/// that they meet in one shard.
 ///
 /// Costs: a hash a call. A bulk call becomes one bulk call a shard, one after the other. `clear`,
 /// `flush`, `len` and `weight` ask every shard.
