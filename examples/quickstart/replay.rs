@@ -32,6 +32,10 @@ pub(crate) struct Seen {
 }
 
 impl Seen {
+    pub(crate) fn requests(self) -> u64 {
+        self.answered + self.unanswered + self.wrong
+    }
+
     /// Both together.
     pub(crate) fn and(self, other: Self) -> Self {
         Self {
