@@ -124,7 +124,7 @@ impl Directory {
     /// How long the file of `place` is, if there is one.
     pub(crate) fn size(&self, place: Place) -> Option<u64> {
         let metadata = fs::metadata(self.path(place)).ok()?;
-        metadata.is_file().then(|| metadata.len())
+        metadata.is_file().then_some(metadata.len())
     }
 
     /// The bytes of `place`, or `None` if there is no file.

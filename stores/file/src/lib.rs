@@ -110,8 +110,8 @@ impl FileStore {
             return work(&self.shelf, &ticket);
         };
         let waiting = Waiting(Arc::clone(&ticket));
-        let shelf = Arc::clone(&self.shelf);
-        let outcome = runtime.spawn_blocking(move || work(&shelf, &ticket)).await;
+        let store = self.clone();
+        let outcome = runtime.spawn_blocking(move || work(&store.shelf, &ticket)).await;
         drop(waiting);
         match outcome.map_err(tokio::task::JoinError::try_into_panic) {
             Ok(outcome) => outcome,

@@ -6,8 +6,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::task::{Context, Poll, Waker};
 
-use larder::{ClearPrefix, Store};
+use larder::{BoxFuture, ClearPrefix, Store};
 use tokio::runtime::{Builder, Runtime};
+
+use crate::FileStore;
 
 use super::{entry, open, scratch, temporaries};
 
@@ -20,7 +22,7 @@ fn poll_once<F: Future + ?Sized>(future: Pin<&mut F>) -> Poll<F::Output> {
 }
 
 /// Each way to change the entry of "k".
-fn changes<'a>(store: &'a crate::FileStore) -> Vec<(&'static str, Pin<Box<dyn Future<Output = ()> + 'a>>)> {
+fn changes(store: &FileStore) -> Vec<(&'static str, BoxFuture<'_, ()>)> {
     let many = [("k", entry("new"))];
     vec![
         ("set", Box::pin(async { drop(store.set("k", entry("new")).await) })),
@@ -123,7 +125,7 @@ fn s3_a_key_never_goes_back() {
     const WRITES: u64 = 400;
     let dir = scratch();
     // Room for two of three keys, so that eviction takes part.
-    let store = crate::FileStore::at(dir.path()).max_entries(2).open_blocking().unwrap();
+    let store = FileStore::at(dir.path()).max_entries(2).open_blocking().unwrap();
     let acknowledged: Arc<[AtomicU64; KEYS]> = Arc::default();
     let runtime = Builder::new_multi_thread().worker_threads(2).build().unwrap();
     let mut tasks = Vec::new();

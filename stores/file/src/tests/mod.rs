@@ -67,9 +67,14 @@ fn on_disk(dir: &Path) -> Vec<u64> {
 
 /// Names of temporary files, of whatever process.
 fn temporaries(dir: &Path) -> Vec<String> {
-    let items = fs::read_dir(dir.join("larder-tmp")).expect("a directory");
-    let names = items.map(|item| item.expect("an item").file_name().into_string().expect("our name"));
-    names.filter(|name| name.ends_with(".tmp")).collect()
+    names(dir, "tmp")
+}
+
+/// Names in the folder of temporary files that end in this extension.
+fn names(dir: &Path, extension: &str) -> Vec<String> {
+    let items = fs::read_dir(dir.join("larder-tmp")).expect("a directory").map(|item| item.expect("an item"));
+    let paths = items.map(|item| item.path()).filter(|path| path.extension() == Some(extension.as_ref()));
+    paths.map(|path| path.file_name().expect("a name").to_str().expect("our name").to_owned()).collect()
 }
 
 /// This test program again, to run one test as another process, behind `wrapper` if there is one.

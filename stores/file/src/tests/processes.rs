@@ -4,7 +4,7 @@ use std::fs;
 
 use larder::Store;
 
-use super::{entry, file_of, now, on_disk, open, scratch, temporaries, unbounded};
+use super::{entry, file_of, names, now, on_disk, open, scratch, temporaries, unbounded};
 use crate::FileStore;
 
 #[test]
@@ -90,8 +90,7 @@ fn temporary_files_of_the_living_stay_and_of_the_dead_go() {
     assert!(!temp.join("4000000000-1.lock").exists());
     drop(being_written);
     drop((living, other));
-    let locks = fs::read_dir(&temp).unwrap().map(|item| item.unwrap().file_name());
-    let locks: Vec<_> = locks.filter(|name| name.to_str().unwrap().ends_with(".lock")).collect();
+    let locks: Vec<_> = names(dir.path(), "lock");
     assert!(locks.is_empty(), "{locks:?}");
 }
 
