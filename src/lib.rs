@@ -23,6 +23,8 @@ pub mod wire;
 #[cfg(test)]
 mod tests;
 
+pub use adapters::{Chain, ChainStats};
+pub use cache::{Cache, CacheBuilder, Computed, Event, EventKind, Loader, NoLoader, ShutdownReport};
 pub use describe::Description;
 pub use dynamic::BoxStore;
 pub use entry::{Entry, Freshness, Lifetime};
