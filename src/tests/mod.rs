@@ -8,4 +8,7 @@ mod schedule;
 mod sim;
 mod toy;
 
+mod rig;
+
+mod chain_laws;
 mod kit;

@@ -265,7 +265,7 @@ fn timeline<K, T: Debug>(key: &str, events: &[Event<K, T>], loss: Loss) -> Strin
     let width = lines.iter().map(|(.., text)| text.len()).chain(tasks.iter().map(|task| task.len())).max();
     let width = width.unwrap_or(0) + 2;
     let head = format!("S3: no register (loss: {loss:?}) has this history of key {key}:");
-    let names: String = tasks.iter().map(|task| format!("{task:width$}")).collect();
+    let names = tasks.iter().map(|task| format!("{task:width$}")).collect::<Vec<_>>().concat();
     let rows = lines
         .iter()
         .map(|(tick, column, what)| format!("{tick:4} {:indent$}{what}", "", indent = column * width));
