@@ -3,7 +3,7 @@
 
 mod adapters;
 mod cache;
-mod codec;
+pub mod codec;
 mod describe;
 mod dynamic;
 mod entry;

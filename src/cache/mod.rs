@@ -12,6 +12,8 @@ mod event;
 mod flight;
 mod load;
 mod policy;
+#[cfg(test)]
+mod tests;
 
 use std::error::Error as StdError;
 use std::fmt;
