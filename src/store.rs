@@ -103,7 +103,7 @@ pub enum Refusal {
 /// let cache = Cache::builder(stack).ttl(Duration::from_secs(60)).build()?;
 /// let page = cache.get_or_compute("/", || async { "<h1>larder</h1>".to_owned() }).await?;
 /// assert_eq!(page, "<h1>larder</h1>");
-/// # larder::Result::Ok(()) }).unwrap();
+/// # Ok::<(), larder::Error>(()) }).unwrap();
 /// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a store",

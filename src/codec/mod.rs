@@ -92,7 +92,7 @@ forward!(&C, Box<C>, Arc<C>);
 /// assert_eq!(decimal.encode(&42)?, "42");
 /// assert_eq!(decimal.decode(&"42".into())?, 42);
 /// assert_eq!(decimal.decode(&"4x".into()).unwrap_err().kind(), ErrorKind::Corrupt);
-/// # larder::Result::Ok(())
+/// # Ok::<(), larder::Error>(())
 /// ```
 pub fn from_fns<V, E, D, X, Y>(encode: E, decode: D) -> impl Codec<V>
 where
