@@ -1,6 +1,7 @@
 //! The laws of `docs/semantics.md`, over every store and stack of this crate.
 
 pub(crate) mod alloc;
+mod cost;
 
 use std::future::Future;
 use std::pin::pin;
