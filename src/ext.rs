@@ -53,32 +53,45 @@ pub trait StoreExt: Store {
         self.peek_with(key, Entry::clone)
     }
 
-    /// This store in front of `lower`: the faster tier in front of the deeper one.
+    /// Puts this store in front of `lower`, a deeper and slower one.
     ///
-    /// A read is answered by the first tier that holds a fresh entry, and what a lower tier answered is
-    /// copied into the tiers above. The deepest tier is where a write or removal takes place. Laws C1 to C9
-    /// of [`guide::semantics`](crate::guide::semantics) say what holds in races and outages.
+    /// Reads ask this tier first and fall through to `lower`; what `lower` answers is copied upwards as
+    /// the same entry. Writes and removals reach both (laws C1 to C9 of
+    /// [`guide::semantics`](crate::guide::semantics)):
+    ///
+    /// - A copy that is no longer fresh never hides a fresh one below (C1).
+    /// - What was removed, cleared or replaced is never copied upwards by a reader that began before (C3).
+    /// - A tier that fails a read counts as a miss; the deepest tier's outage is an error, not a miss (C5).
+    /// - If `lower` fails to store an entry, the error is reported and this tier holds the entry all the
+    ///   same; [`Chain::strict`] takes it back instead (C5).
+    /// - Where a write or removal failed, the copy counts as absent until one gets through (C6). This is
+    ///   remembered for 65,536 keys a tier; beyond that, and after a failed `clear`, everything in the tier
+    ///   that was created up to then counts as absent.
     ///
     /// ```
     /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
     /// use larder::{Entry, Lifetime, Memory, Store, StoreExt, Timestamp};
     ///
-    /// let shared = Memory::<str, u64>::new(1_000);
-    /// shared.set("a", Entry::new(1, Lifetime::forever(Timestamp::EPOCH))).await?;
+    /// let deep = Memory::<str, String>::new(1_000_000);
+    /// let stack = Memory::<str, String>::new(1_000).chain(&deep);
     ///
-    /// let stack = Memory::<str, u64>::new(10).chain(&shared);
-    /// assert_eq!(stack.get("a").await?.unwrap().into_value(), 1);
-    /// assert!(stack.upper().peek("a").is_some());
+    /// deep.set("/", Entry::new("home".to_owned(), Lifetime::forever(Timestamp::EPOCH))).await?;
+    /// assert!(stack.peek("/").is_none()); // not in the upper tier yet
+    /// assert!(stack.get("/").await?.is_some()); // from the deep tier, and copied upwards
+    /// assert!(stack.peek("/").is_some());
     /// # Ok::<(), larder::Error>(()) }).unwrap();
     /// ```
     ///
-    /// Tiers of different keys or values do not chain:
+    /// `a.chain(b).chain(c)` and `a.chain(b.chain(c))` behave alike (C7). [`Chain::stats`] and `describe`
+    /// tell of backfills and failures.
     ///
-    /// ```compile_fail
-    /// use larder::{Memory, StoreExt};
+    /// Costs: a hit in the upper tier one atomic load. A read of the lower tier takes an entry in a
+    /// table of the keys at work there; writers of one key take turns, readers never wait for them (C8).
     ///
-    /// let stack = Memory::<str, u64>::new(10).chain(Memory::<u64, u64>::new(10));
-    /// ```
+    /// # Order
+    ///
+    /// The faster tier first. `disk.chain(memory)` reads the disk on every call, and the memory holds what
+    /// nobody asks it for.
     fn chain<B>(self, lower: B) -> Chain<Self, B>
     where
         Self: Sized,

@@ -21,6 +21,7 @@ pub use self::inspect::{Access, AccessKind, AccessOutcome, Inspect};
 pub use self::null::Null;
 pub use self::prefixed::Prefixed;
 pub use self::sharded::{Sharded, Share};
+
 use crate::error::{Error, ErrorKind, Operation, Result};
 
 /// The next result of a bulk call to the store inside. One that answers for fewer keys than it was asked

@@ -12,7 +12,7 @@
 //! let entry = Entry::new(Bytes::from_static(b"<h1>larder</h1>"), Lifetime::forever(Timestamp::EPOCH));
 //! pages.set("/", entry.clone()).await?;
 //! assert_eq!(pages.get("/").await?, Some(entry));
-//! # larder::Result::Ok(()) }).unwrap();
+//! # Ok::<(), larder::Error>(()) }).unwrap();
 //! ```
 //!
 //! One file an entry, named by the SHA-256 of its key, in larder's
@@ -78,6 +78,7 @@ use tokio::runtime::Handle;
 pub use builder::{Durability, FileStoreBuilder};
 
 use error::LAYER;
+use index::MOST_ENTRIES;
 use shelf::Shelf;
 use ticket::{Ticket, Waiting};
 
@@ -114,8 +115,8 @@ impl FileStore {
             return work(&self.shelf, &ticket);
         };
         let waiting = Waiting(Arc::clone(&ticket));
-        let shelf = Arc::clone(&self.shelf);
-        let outcome = runtime.spawn_blocking(move || work(&shelf, &ticket)).await;
+        let store = self.clone();
+        let outcome = runtime.spawn_blocking(move || work(&store.shelf, &ticket)).await;
         drop(waiting);
         match outcome.map_err(tokio::task::JoinError::try_into_panic) {
             Ok(outcome) => outcome,
@@ -188,12 +189,14 @@ impl Store for FileStore {
 
     fn describe(&self) -> Description {
         let bounds = self.shelf.bounds();
-        Description::new(LAYER)
-            .with("dir", self.dir().display())
-            .with_count("max_entries", bounds.entries)
-            .with_size("max_bytes", bounds.bytes)
-            .with("durability", self.shelf.directory().durability())
-            .holding(self.len(), self.weight())
+        let mut description = Description::new(LAYER).with("dir", self.dir().display());
+        if bounds.entries < MOST_ENTRIES {
+            description = description.with_count("max_entries", bounds.entries);
+        }
+        if bounds.bytes < u64::MAX {
+            description = description.with_size("max_bytes", bounds.bytes);
+        }
+        description.with("durability", self.shelf.directory().durability()).holding(self.len(), self.weight())
     }
 }
 
