@@ -83,9 +83,7 @@ fn engine(
     for key in 0..KEYS {
         at_once(cache.set(&key, key)).expect("memory does not fail");
     }
-    measure(criterion, results, name, |key| {
-        at_once(cache.get_or_compute(&key, || async { unreachable!("a hit computes nothing") })).ok()
-    });
+    measure(criterion, results, name, |key| at_once(cache.get_or_compute(&key, || async { 0 })).ok());
 }
 
 fn measure(criterion: &mut Criterion, results: &Results, name: &str, read: impl Fn(u64) -> Option<u64>) {

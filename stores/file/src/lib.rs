@@ -61,6 +61,11 @@ mod ticket;
 #[cfg(test)]
 mod tests;
 
+/// The project's front page shows a stack with this store, so its program is compiled here.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct FrontPage;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
