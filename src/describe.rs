@@ -35,6 +35,16 @@ impl Description {
         self
     }
 
+    /// Adds a parameter that counts something, printed as `10,000`.
+    pub fn with_count(self, name: impl Into<Cow<'static, str>>, count: u64) -> Self {
+        self.with(name, grouped(count))
+    }
+
+    /// Adds a parameter in bytes, printed as `1.3 MiB`.
+    pub fn with_size(self, name: impl Into<Cow<'static, str>>, bytes: u64) -> Self {
+        self.with(name, size(bytes))
+    }
+
     /// Says how many entries the layer holds, and their weight in bytes, as far as it knows.
     pub fn holding(mut self, len: Option<u64>, weight: Option<u64>) -> Self {
         self.len = len;

@@ -135,8 +135,11 @@ impl<V> Entry<V> {
     #[must_use = "this returns the entry with the tags"]
     pub fn with_tags<T: Into<Arc<str>>>(mut self, tags: impl IntoIterator<Item = T>) -> Self {
         let tags: Box<[Arc<str>]> = tags.into_iter().map(Into::into).collect();
-        if !tags.is_empty() || self.rare.is_some() {
+        if !tags.is_empty() || self.version().is_some() {
             self.rare_mut().tags = tags;
+        } else {
+            // Equal entries look alike: without either there is no rare part.
+            self.rare = None;
         }
         self
     }
@@ -273,5 +276,6 @@ mod tests {
     fn no_tags_cost_nothing() {
         let entry = Entry::new(1, Lifetime::forever(Timestamp::EPOCH)).with_tags(Vec::<String>::new());
         assert!(entry.rare.is_none());
+        assert_eq!(entry.clone().with_tags(["a"]).with_tags(Vec::<String>::new()), entry);
     }
 }

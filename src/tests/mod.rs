@@ -1,6 +1,19 @@
-//! The laws of `docs/semantics.md`, over every store and stack of this crate.
+//! The laws of `docs/semantics.md`, over every store and stack of this crate, and what it takes to test
+//! them: schedules, faults, a model.
 
 pub(crate) mod alloc;
+mod cost;
+
+mod faulty;
+mod gate;
+mod model;
+mod rig;
+mod schedule;
+mod sim;
+mod toy;
+
+mod chain_laws;
+mod kit;
 
 use std::future::Future;
 use std::pin::pin;

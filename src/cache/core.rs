@@ -1,0 +1,172 @@
+//! What the handles of a cache and its flights share.
+
+use std::future::poll_fn;
+use std::hash::BuildHasher;
+use std::panic::resume_unwind;
+use std::sync::Arc;
+use std::task::Poll;
+
+use foldhash::quality::RandomState;
+
+use crate::cache::background::Background;
+use crate::cache::computed::Computed;
+use crate::cache::event::{EventKind, Listener};
+use crate::cache::flight::{Flight, Flights, Joined, Landing, State};
+use crate::cache::load::{Compute, Owned, Ticket, Within, fly, shut_down};
+use crate::cache::policy::Policy;
+use crate::entry::{Entry, Freshness};
+use crate::error::{Error, ErrorKind, Operation, Result};
+use crate::store::Store;
+use crate::time::{AnyClock, Timestamp};
+
+pub(crate) struct Core<S: Store> {
+    pub(crate) store: S,
+    pub(crate) policy: Policy,
+    pub(crate) clock: AnyClock,
+    pub(crate) listener: Listener<S>,
+    pub(crate) flights: Flights<Owned<S>, S::Value>,
+    pub(crate) background: Background,
+    /// Spreads deadlines: a hash of key and instant is all the chance that jitter needs.
+    pub(crate) chance: RandomState,
+}
+
+impl<S: Store> Core<S> {
+    /// Shows a fresh value to `read`, if the store can tell at once.
+    #[inline]
+    pub(crate) fn peek<R>(&self, key: &S::Key, read: impl FnOnce(&S::Value) -> R) -> Option<R> {
+        if self.policy.bypass {
+            return None;
+        }
+        let (answer, life) = self.store.peek_with(key, |entry| {
+            let life = entry.lifetime();
+            let fresh = self.policy.judge(life, self.clock.now()) == Freshness::Fresh;
+            fresh.then(|| (read(entry.value()), life))
+        })??;
+        self.listener.tell(key, EventKind::Hit(life));
+        Some(answer)
+    }
+
+    /// The value that a caller gets at once: a fresh one, or a stale one whose refresh is running.
+    #[inline]
+    pub(crate) fn hit(&self, key: &S::Key) -> Option<S::Value> {
+        if self.policy.bypass {
+            return None;
+        }
+        let (value, life, freshness) = self.store.peek_with(key, |entry| {
+            let life = entry.lifetime();
+            let freshness = self.policy.judge(life, self.clock.now());
+            (freshness <= Freshness::Stale).then(|| (entry.value().clone(), life, freshness))
+        })??;
+        if freshness == Freshness::Fresh {
+            self.listener.tell(key, EventKind::Hit(life));
+        } else if self.flights.is_refreshing(key) {
+            self.listener.tell(key, EventKind::StaleHit(life));
+        } else {
+            return None;
+        }
+        Some(value)
+    }
+
+    /// An entry of a computation's answer, which ended now.
+    pub(crate) fn entry(
+        &self,
+        key: &S::Key,
+        answer: Computed<S::Value>,
+        held: Option<&Entry<S::Value>>,
+        began: Timestamp,
+    ) -> Result<Entry<S::Value>> {
+        let Computed { value, terms } = answer;
+        let chance = self.chance.hash_one((key, began));
+        let life = self.policy.lifetime(began, self.clock.now(), &terms, chance);
+        let mut entry = match (value, held) {
+            (Some(value), _) => Entry::new(value, life),
+            (None, Some(held)) => held.clone().with_lifetime(life),
+            (None, None) => {
+                return Err(Error::new(ErrorKind::InvalidInput, "cache", Operation::Compute)
+                    .with_message("the computation answered `unchanged`, but was given no entry"));
+            }
+        };
+        if let Some(version) = terms.version {
+            entry = entry.with_version(version);
+        }
+        if let Some(tags) = terms.tags {
+            entry = entry.with_tags(tags);
+        }
+        Ok(entry)
+    }
+}
+
+impl<S: Store + 'static> Core<S> {
+    /// What a caller does who found nothing at once: joins the key's flight or runs one.
+    pub(crate) async fn fetch(
+        self: &Arc<Self>,
+        key: &S::Key,
+        compute: Compute<S::Value>,
+    ) -> Result<S::Value> {
+        if self.policy.bypass {
+            let answer = compute(None).await?;
+            return self.entry(key, answer, None, self.clock.now()).map(Entry::into_value);
+        }
+        loop {
+            let flight = match self.flights.join(key) {
+                Joined::Lead(flight) => return self.lead(key, flight, compute).await,
+                Joined::Follow(flight) => flight,
+            };
+            if Within::current().contains(&flight) {
+                return Err(Error::new(ErrorKind::Cycle, "cache", Operation::Compute)
+                    .with_message("the computation of a key asked for that key again"));
+            }
+            self.listener.tell(key, EventKind::Joined);
+            match self.wait(&flight).await {
+                Landing::Value(entry) => return Ok(entry.into_value()),
+                Landing::Failed(error) => return Err(error),
+                // Whoever ran it is gone: the next to come runs its own computation.
+                Landing::Panicked | Landing::Vanished => {}
+            }
+            if let Some(value) = self.hit(key) {
+                return Ok(value);
+            }
+        }
+    }
+
+    async fn lead(
+        self: &Arc<Self>,
+        key: &S::Key,
+        flight: Arc<Flight<S::Value>>,
+        compute: Compute<S::Value>,
+    ) -> Result<S::Value> {
+        let ticket = Ticket::new(Arc::clone(self), key, Arc::clone(&flight));
+        if self.background.is_closing() {
+            return Err(shut_down(Operation::Compute));
+        }
+        let mut task = Box::pin(fly(ticket, compute, Within::current()));
+        // What ends at its first poll needs no task. What does not goes on without this caller.
+        let first = poll_fn(|context| Poll::Ready(task.as_mut().poll(context))).await;
+        let spawned = first.is_ready() || self.background.runtime.spawn(task);
+        match self.wait(&flight).await {
+            Landing::Value(entry) => Ok(entry.into_value()),
+            Landing::Failed(error) => Err(error),
+            Landing::Panicked => match flight.take_panic() {
+                Some(payload) => resume_unwind(payload),
+                None => Err(Error::new(ErrorKind::Computation, "cache", Operation::Compute)
+                    .with_message("the computation panicked")),
+            },
+            Landing::Vanished if spawned => Err(shut_down(Operation::Compute)),
+            Landing::Vanished => Err(Error::new(ErrorKind::Unsupported, "cache", Operation::Compute)
+                .with_message("no runtime to run the computation on: call from a tokio task, or build the cache with `runtime(..)`")),
+        }
+    }
+
+    /// Waits for a flight to land, or to show a stale entry that may still be served.
+    async fn wait(&self, flight: &Flight<S::Value>) -> Landing<S::Value> {
+        let servable = |state: &State<S::Value>| {
+            let State::Refreshing(entry) = state else { return false };
+            self.policy.judge(entry.lifetime(), self.clock.now()) <= Freshness::Stale
+        };
+        match flight.shows(servable).await {
+            State::Landed(landing) => landing,
+            State::Refreshing(entry) => Landing::Value(entry),
+            State::Running => Landing::Vanished,
+        }
+    }
+}

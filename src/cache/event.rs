@@ -1,0 +1,100 @@
+//! What a cache tells whoever listens.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::entry::Lifetime;
+use crate::error::{Error, Operation};
+use crate::store::{Refusal, Store};
+
+/// Something that happened to a key, told where it happened: see
+/// [`CacheBuilder::events`](crate::CacheBuilder::events).
+#[derive(Debug)]
+pub struct Event<'a, K: ?Sized> {
+    /// The key, unless it happened to all of them.
+    pub key: Option<&'a K>,
+    /// What happened.
+    pub kind: EventKind<'a>,
+}
+
+/// What happened.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum EventKind<'a> {
+    /// A fresh entry was served.
+    Hit(Lifetime),
+    /// A stale entry was served, within its window.
+    StaleHit(Lifetime),
+    /// Nothing servable was found.
+    Miss,
+    /// A caller waits for a computation that another one began.
+    Joined,
+    /// A computation began because someone waits for it.
+    LoadStarted,
+    /// It ended well, after this time by the cache's clock.
+    LoadSucceeded(Duration),
+    /// It failed, ran out of time, or was cut off by a shutdown.
+    LoadFailed(&'a Error),
+    /// It panicked. The panic goes on in the caller that began it, if it still waits.
+    LoadPanicked,
+    /// A computation began because a stale entry was served.
+    RefreshStarted,
+    /// It ended well, after this time by the cache's clock.
+    RefreshSucceeded(Duration),
+    /// It failed, ran out of time, or was cut off; the stale entry stays.
+    RefreshFailed(&'a Error),
+    /// It panicked; the stale entry stays.
+    RefreshPanicked,
+    /// It did not begin: as many refreshes as allowed were running, or the cache is shut down.
+    RefreshSkipped,
+    /// The result of a computation was not stored, because the key was written or removed meanwhile (E4).
+    Overtaken,
+    /// A computation failed and the last entry was served in its place (E8).
+    StaleOnError(&'a Error),
+    /// A caller set the value.
+    Set,
+    /// The store did not take an entry.
+    Refused(Refusal),
+    /// A caller removed the entry.
+    Removed,
+    /// A caller cleared the cache.
+    Cleared,
+    /// The store failed in this operation. What the caller got is another event.
+    StoreFailed(Operation, &'a Error),
+}
+
+/// Whoever listens, or nobody.
+pub(crate) struct Listener<S: Store>(Option<Box<Listen<S>>>);
+
+type Listen<S> = dyn Fn(&Event<'_, <S as Store>::Key>) + Send + Sync;
+
+impl<S: Store> Listener<S> {
+    pub(crate) fn new(listen: impl Fn(&Event<'_, S::Key>) + Send + Sync + 'static) -> Self {
+        Self(Some(Box::new(listen)))
+    }
+
+    #[inline]
+    pub(crate) fn tell(&self, key: &S::Key, kind: EventKind<'_>) {
+        if let Some(listen) = &self.0 {
+            listen(&Event { key: Some(key), kind });
+        }
+    }
+
+    pub(crate) fn tell_of_all(&self, kind: EventKind<'_>) {
+        if let Some(listen) = &self.0 {
+            listen(&Event { key: None, kind });
+        }
+    }
+}
+
+impl<S: Store> Default for Listener<S> {
+    fn default() -> Self {
+        Self(None)
+    }
+}
+
+impl<S: Store> fmt::Debug for Listener<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "Listener" } else { "nobody" })
+    }
+}

@@ -1,0 +1,305 @@
+//! The course of one flight: read the store, compute, store, land.
+
+use std::any::Any;
+use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use crate::cache::background::Cut;
+use crate::cache::computed::Computed;
+use crate::cache::core::Core;
+use crate::cache::event::EventKind;
+use crate::cache::flight::{Flight, Landing};
+use crate::entry::{Entry, Freshness};
+use crate::error::{Error, ErrorKind, Operation, Result};
+use crate::runtime::BoxFuture;
+use crate::store::{SetOutcome, Store};
+use crate::time::Timestamp;
+
+/// A computation with its types forgotten. It is given the entry that is still held, if any.
+pub(crate) type Compute<V> =
+    Box<dyn FnOnce(Option<Entry<V>>) -> BoxFuture<'static, Result<Computed<V>>> + Send>;
+
+tokio::task_local! {
+    /// The flights inside which this task computes, the innermost first.
+    static COURSE: Arc<Link>;
+}
+
+/// A flight that computes, and the one inside whose computation it was begun.
+struct Link {
+    /// Held, so that no later flight can stand at the same address.
+    flight: Arc<dyn Any + Send + Sync>,
+    outer: Option<Arc<Link>>,
+}
+
+/// The outermost flights that the present task computes for, to be handed on to a flight it begins.
+pub(crate) struct Within(Option<Arc<Link>>);
+
+impl Within {
+    pub(crate) fn current() -> Self {
+        Self(COURSE.try_with(Arc::clone).ok())
+    }
+
+    /// Whether the task computes for this flight, so that waiting for it would never end.
+    pub(crate) fn contains<V>(&self, flight: &Arc<Flight<V>>) -> bool {
+        let mut link = self.0.as_ref();
+        while let Some(inner) = link {
+            if Arc::as_ptr(&inner.flight).addr() == Arc::as_ptr(flight).addr() {
+                return true;
+            }
+            link = inner.outer.as_ref();
+        }
+        false
+    }
+}
+
+/// The duty to land a flight: whatever becomes of the task, the key is freed and everyone is told.
+pub(crate) struct Ticket<S: Store> {
+    core: Arc<Core<S>>,
+    key: <S::Key as ToOwned>::Owned,
+    flight: Arc<Flight<S::Value>>,
+    landed: bool,
+}
+
+impl<S: Store> Ticket<S> {
+    pub(crate) fn new(core: Arc<Core<S>>, key: &S::Key, flight: Arc<Flight<S::Value>>) -> Self {
+        core.background.enter();
+        Self { core, key: key.to_owned(), flight, landed: false }
+    }
+
+    fn key(&self) -> &S::Key {
+        std::borrow::Borrow::borrow(&self.key)
+    }
+
+    fn land(&mut self, landing: Landing<S::Value>) {
+        if !std::mem::replace(&mut self.landed, true) {
+            self.core.flights.leave(&self.key, &self.flight);
+            self.flight.land(landing);
+            self.core.background.leave();
+        }
+    }
+}
+
+impl<S: Store> Drop for Ticket<S> {
+    fn drop(&mut self) {
+        self.land(Landing::Vanished);
+    }
+}
+
+/// Runs a flight from its beginning to its landing.
+pub(crate) async fn fly<S: Store + 'static>(
+    mut ticket: Ticket<S>,
+    compute: Compute<S::Value>,
+    within: Within,
+) {
+    let landing = match catch(course(&ticket, compute, within)).await {
+        Ok(landing) => landing,
+        Err(payload) => {
+            let refreshing = ticket.flight.is_refreshing();
+            let kind = if refreshing { EventKind::RefreshPanicked } else { EventKind::LoadPanicked };
+            ticket.core.listener.tell(ticket.key(), kind);
+            ticket.flight.leave_panic(payload);
+            Landing::Panicked
+        }
+    };
+    ticket.land(landing);
+}
+
+async fn course<S: Store + 'static>(
+    ticket: &Ticket<S>,
+    compute: Compute<S::Value>,
+    within: Within,
+) -> Landing<S::Value> {
+    let core = &*ticket.core;
+    let held = match read(ticket).await {
+        Ok(held) => held,
+        Err(error) => return Landing::Failed(error),
+    };
+    // Judged after the read, however long it took (E13).
+    let now = core.clock.now();
+    let freshness = held.as_ref().map_or(Freshness::Dead, |entry| core.policy.judge(entry.lifetime(), now));
+    let held = held.filter(|entry| entry.freshness(now) != Freshness::Dead);
+    match (held, freshness) {
+        (Some(entry), Freshness::Fresh) => {
+            core.listener.tell(ticket.key(), EventKind::Hit(entry.lifetime()));
+            Landing::Value(entry)
+        }
+        (Some(entry), Freshness::Stale) => {
+            core.listener.tell(ticket.key(), EventKind::StaleHit(entry.lifetime()));
+            refresh(ticket, entry, compute, within).await
+        }
+        (held, _) => {
+            core.listener.tell(ticket.key(), EventKind::Miss);
+            load(ticket, held, compute, within).await
+        }
+    }
+}
+
+/// Reads the store. A failed read is a miss, unless the cache is strict (E11).
+async fn read<S: Store>(ticket: &Ticket<S>) -> Result<Option<Entry<S::Value>>> {
+    let core = &*ticket.core;
+    let limit = core.policy.load_timeout;
+    let read = core.background.bounded(limit, core.store.get_at(ticket.key(), core.clock.now())).await;
+    let error = match read {
+        Ok(Ok(entry)) => return Ok(entry),
+        Ok(Err(error)) => error,
+        Err(cut) => {
+            let error = cut_off(cut, Operation::Get, limit, "load_timeout");
+            if cut == Cut::Stopped {
+                return Err(error);
+            }
+            error
+        }
+    };
+    core.listener.tell(ticket.key(), EventKind::StoreFailed(Operation::Get, &error));
+    if core.policy.strict { Err(error) } else { Ok(None) }
+}
+
+/// Computes while the stale entry is served, if another refresh may run.
+async fn refresh<S: Store + 'static>(
+    ticket: &Ticket<S>,
+    stale: Entry<S::Value>,
+    compute: Compute<S::Value>,
+    within: Within,
+) -> Landing<S::Value> {
+    let core = &*ticket.core;
+    let Some(_permit) = core.background.try_refresh(core.policy.max_refreshes) else {
+        core.listener.tell(ticket.key(), EventKind::RefreshSkipped);
+        return Landing::Value(stale);
+    };
+    ticket.flight.refresh_behind(stale.clone());
+    core.listener.tell(ticket.key(), EventKind::RefreshStarted);
+    let began = core.clock.now();
+    let limit = (core.policy.refresh_timeout, "refresh_timeout");
+    match computed(ticket, Some(&stale), compute, within, began, limit).await {
+        Ok(entry) => {
+            let took = core.clock.now().since(began);
+            core.listener.tell(ticket.key(), EventKind::RefreshSucceeded(took));
+            store(ticket, entry).await
+        }
+        Err(error) => {
+            core.listener.tell(ticket.key(), EventKind::RefreshFailed(&error));
+            fall_back(ticket, Some(stale), error)
+        }
+    }
+}
+
+/// Computes while the callers wait.
+async fn load<S: Store + 'static>(
+    ticket: &Ticket<S>,
+    held: Option<Entry<S::Value>>,
+    compute: Compute<S::Value>,
+    within: Within,
+) -> Landing<S::Value> {
+    let core = &*ticket.core;
+    core.listener.tell(ticket.key(), EventKind::LoadStarted);
+    let began = core.clock.now();
+    let limit = (core.policy.load_timeout, "load_timeout");
+    match computed(ticket, held.as_ref(), compute, within, began, limit).await {
+        Ok(entry) => {
+            let took = core.clock.now().since(began);
+            core.listener.tell(ticket.key(), EventKind::LoadSucceeded(took));
+            store(ticket, entry).await
+        }
+        Err(error) => {
+            core.listener.tell(ticket.key(), EventKind::LoadFailed(&error));
+            let landing = fall_back(ticket, held, error.clone());
+            if matches!(landing, Landing::Value(_)) {
+                core.listener.tell(ticket.key(), EventKind::StaleOnError(&error));
+            }
+            landing
+        }
+    }
+}
+
+/// Runs the computation and makes an entry of its answer.
+async fn computed<S: Store + 'static>(
+    ticket: &Ticket<S>,
+    held: Option<&Entry<S::Value>>,
+    compute: Compute<S::Value>,
+    within: Within,
+    began: Timestamp,
+    (limit, setting): (Duration, &'static str),
+) -> Result<Entry<S::Value>> {
+    let core = &*ticket.core;
+    let flight = Arc::clone(&ticket.flight);
+    let link = Arc::new(Link { flight, outer: within.0 });
+    let given = held.cloned();
+    // The closure itself runs inside too: it may panic, or ask for its own key, before its first await.
+    let work = COURSE.scope(link, async move { compute(given).await });
+    match core.background.bounded(limit, work).await {
+        Ok(answer) => core.entry(ticket.key(), answer?, held, began),
+        Err(cut) => Err(cut_off(cut, Operation::Compute, limit, setting)),
+    }
+}
+
+/// Stores a result that nothing has overtaken, and lands with it.
+async fn store<S: Store>(ticket: &Ticket<S>, entry: Entry<S::Value>) -> Landing<S::Value> {
+    let core = &*ticket.core;
+    if !ticket.flight.may_store() {
+        core.listener.tell(ticket.key(), EventKind::Overtaken);
+        return Landing::Value(entry);
+    }
+    let limit = core.policy.load_timeout;
+    let error = match core.background.bounded(limit, core.store.set(ticket.key(), entry.clone())).await {
+        Ok(Ok(SetOutcome::Stored)) => return Landing::Value(entry),
+        Ok(Ok(SetOutcome::Refused(why))) => {
+            core.listener.tell(ticket.key(), EventKind::Refused(why));
+            return Landing::Value(entry);
+        }
+        Ok(Err(error)) => error,
+        Err(cut) => cut_off(cut, Operation::Set, limit, "load_timeout"),
+    };
+    core.listener.tell(ticket.key(), EventKind::StoreFailed(Operation::Set, &error));
+    if core.policy.strict { Landing::Failed(error) } else { Landing::Value(entry) }
+}
+
+/// A failed computation lands with the last entry still held, if the cache was built for that (E8) and
+/// nobody removed the entry meanwhile.
+fn fall_back<S: Store>(ticket: &Ticket<S>, held: Option<Entry<S::Value>>, error: Error) -> Landing<S::Value> {
+    let core = &*ticket.core;
+    let now = core.clock.now();
+    match held {
+        Some(entry)
+            if core.policy.serves_on_error()
+                && !ticket.flight.is_fenced()
+                && entry.freshness(now) != Freshness::Dead =>
+        {
+            Landing::Value(entry)
+        }
+        _ => Landing::Failed(error),
+    }
+}
+
+fn cut_off(cut: Cut, operation: Operation, limit: Duration, setting: &str) -> Error {
+    match cut {
+        Cut::Deadline => Error::new(ErrorKind::Timeout, "cache", operation)
+            .with_message(format!("no end within {limit:?} ({setting})")),
+        Cut::Stopped => shut_down(operation),
+    }
+}
+
+pub(crate) fn shut_down(operation: Operation) -> Error {
+    Error::new(ErrorKind::ShutDown, "cache", operation)
+        .with_message("the cache was shut down or its last handle dropped")
+}
+
+/// Runs a future and hands over its panic instead of unwinding.
+async fn catch<F: Future>(future: F) -> std::result::Result<F::Output, Box<dyn Any + Send>> {
+    let mut future = pin!(future);
+    poll_fn(|context| {
+        // The future is not polled again after a panic, so nobody sees what it left behind.
+        match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {
+            Ok(Poll::Pending) => Poll::Pending,
+            Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
+            Err(payload) => Poll::Ready(Err(payload)),
+        }
+    })
+    .await
+}
+
+/// The owned form of a store's key.
+pub(crate) type Owned<S> = <<S as Store>::Key as ToOwned>::Owned;

@@ -1,0 +1,224 @@
+//! What is the engine's alone. The laws over stacks and schedules stand in `src/tests/`.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use crate::sync::Mutex;
+use crate::{
+    Cache, CacheBuilder, Clock, Computed, Description, Entry, Error, ErrorKind, ManualClock, Result,
+    SetOutcome, Store, Timestamp,
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A map that answers at once.
+#[derive(Clone, Default)]
+struct Shelf(Arc<Mutex<HashMap<String, Entry<u64>>>>);
+
+impl Store for Shelf {
+    type Key = str;
+    type Value = u64;
+
+    async fn get(&self, key: &str) -> Result<Option<Entry<u64>>> {
+        Ok(self.peek_with(key, Entry::clone))
+    }
+
+    async fn set(&self, key: &str, entry: Entry<u64>) -> Result<SetOutcome> {
+        self.0.lock().insert(key.to_owned(), entry);
+        Ok(SetOutcome::Stored)
+    }
+
+    async fn remove(&self, key: &str) -> Result<()> {
+        self.0.lock().remove(key);
+        Ok(())
+    }
+
+    async fn clear(&self) -> Result<()> {
+        self.0.lock().clear();
+        Ok(())
+    }
+
+    fn peek_with<R>(&self, key: &str, read: impl FnOnce(&Entry<u64>) -> R) -> Option<R> {
+        self.0.lock().get(key).map(read)
+    }
+
+    fn describe(&self) -> Description {
+        Description::new("shelf")
+    }
+}
+
+fn builder() -> (CacheBuilder<Shelf>, Shelf, ManualClock) {
+    let (shelf, clock) = (Shelf::default(), ManualClock::new(Timestamp::from_nanos(1_000)));
+    (Cache::builder(shelf.clone()).clock(clock.clone()), shelf, clock)
+}
+
+#[test]
+fn a_setting_that_makes_no_sense_is_refused_by_name() {
+    type Setting = fn(CacheBuilder<Shelf>) -> CacheBuilder<Shelf>;
+    let wrong: &[(&str, Setting)] = &[
+        ("policy", |b| b),
+        ("ttl", |b| b.ttl(Duration::ZERO)),
+        ("no_expiration", |b| b.ttl(SECOND).no_expiration()),
+        ("stale", |b| b.no_expiration().stale(SECOND)),
+        ("jitter", |b| b.ttl(SECOND).jitter(f64::NAN)),
+        ("jitter", |b| b.ttl(SECOND).jitter(1.5)),
+        ("jitter", |b| b.no_expiration().jitter(0.5)),
+        ("load_timeout", |b| b.ttl(SECOND).load_timeout(Duration::ZERO)),
+        ("refresh_timeout", |b| b.ttl(SECOND).refresh_timeout(Duration::ZERO)),
+        ("max_refreshes", |b| b.ttl(SECOND).max_refreshes(0)),
+    ];
+    for (culprit, set) in wrong {
+        let error = set(builder().0).build().map(|_| ()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        let named = format!("cache: build: invalid input: {culprit}: ");
+        assert!(error.to_string().starts_with(&named), "{error}");
+    }
+    for right in [builder().0.bypass(), builder().0.ttl(Duration::MAX).stale(Duration::MAX).jitter(1.0)] {
+        right.build().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn e13_a_value_is_as_old_as_the_beginning_of_its_computation_and_lives_from_its_end() {
+    let (builder, shelf, clock) = builder();
+    let cache = builder.ttl(SECOND).build().unwrap();
+    let later = clock.clone();
+    let began = clock.now();
+    let value = cache
+        .get_or_compute("k", move || async move {
+            later.advance(3 * SECOND);
+            7
+        })
+        .await;
+    assert_eq!(value.unwrap(), 7);
+    let life = shelf.peek_with("k", Entry::lifetime).unwrap();
+    assert_eq!(life.created_at(), began);
+    assert_eq!(life.fresh_until(), began.saturating_add(4 * SECOND));
+    clock.set(life.fresh_until());
+    assert_eq!(cache.peek("k"), Some(7));
+    clock.advance(Duration::from_nanos(1));
+    assert_eq!((cache.peek("k"), cache.get("k").await.unwrap()), (None, None));
+    assert!(cache.is_idle());
+}
+
+#[tokio::test]
+async fn an_error_is_shared_with_its_source_and_not_cached() {
+    let cache = builder().0.ttl(SECOND).build().unwrap();
+    let failing = || async { Err::<u64, _>(std::io::Error::other("origin is down")) };
+    let error = cache.get_or_try_compute("k", failing).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Computation);
+    assert_eq!(error.source_as::<std::io::Error>().unwrap().to_string(), "origin is down");
+    assert_eq!(cache.get_or_compute("k", || async { 1 }).await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn a_computation_that_asks_for_its_own_key_is_told_so() {
+    let cache = builder().0.ttl(SECOND).build().unwrap();
+    let (inner, outer) = (cache.clone(), cache.clone());
+    let result = outer
+        .get_or_try_compute("a", move || async move {
+            let again = inner.clone();
+            inner
+                .get_or_try_compute(
+                    "b",
+                    move || async move { again.get_or_compute("a", || async { 1 }).await },
+                )
+                .await
+        })
+        .await;
+    let error = result.unwrap_err();
+    let below: &Error = error.source_as().unwrap();
+    let cycle: &Error = below.source_as().unwrap();
+    assert_eq!(cycle.kind(), ErrorKind::Cycle);
+    assert!(cache.is_idle());
+}
+
+#[tokio::test]
+async fn unchanged_extends_the_life_of_the_entry_that_was_given() {
+    let (builder, shelf, clock) = builder();
+    let cache = builder.ttl(SECOND).keep_stale_on_error(9 * SECOND).build().unwrap();
+    cache.set_with("k", Computed::new(5).version("v1").tags(["t"])).await.unwrap();
+    clock.advance(2 * SECOND);
+    let began = clock.now();
+    let answer = cache
+        .get_or_recompute("k", |held| async move {
+            assert_eq!(held.unwrap().version().map(AsRef::as_ref), Some("v1"));
+            Ok::<_, Error>(Computed::unchanged())
+        })
+        .await;
+    assert_eq!(answer.unwrap(), 5);
+    let entry = shelf.peek_with("k", Entry::clone).unwrap();
+    assert_eq!((entry.created_at(), entry.version().map(AsRef::as_ref)), (began, Some("v1")));
+    assert_eq!(entry.tags().len(), 1);
+    assert_eq!(cache.peek("k"), Some(5));
+}
+
+#[tokio::test]
+async fn unchanged_without_an_entry_is_an_error_that_says_so() {
+    let cache = builder().0.ttl(SECOND).build().unwrap();
+    let unchanged = |_| async { Ok::<Computed<u64>, Error>(Computed::unchanged()) };
+    let error = cache.get_or_recompute("k", unchanged).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    assert!(error.to_string().contains("unchanged"), "{error}");
+}
+
+#[tokio::test]
+async fn a_cache_with_a_loader_needs_no_closure() {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&calls);
+    let (builder, _, clock) = builder();
+    let cache = builder
+        .ttl(SECOND)
+        .keep_stale_on_error(SECOND)
+        .reloader(move |key: String, held: Option<Entry<u64>>| {
+            counted.fetch_add(1, Ordering::SeqCst);
+            async move {
+                Ok::<_, Error>(match held {
+                    Some(_) => Computed::unchanged(),
+                    None => Computed::new(key.len() as u64),
+                })
+            }
+        })
+        .build()
+        .unwrap();
+    assert_eq!(cache.fetch("abc").await.unwrap(), 3);
+    assert_eq!(cache.fetch("abc").await.unwrap(), 3);
+    clock.advance(SECOND + SECOND / 2);
+    assert_eq!(cache.fetch("abc").await.unwrap(), 3);
+    assert_eq!(calls.load(Ordering::SeqCst), 2);
+    assert_eq!(cache.peek("abc"), Some(3), "the life of the entry began anew");
+}
+
+#[tokio::test]
+async fn e10_bypass_touches_nothing() {
+    let (builder, shelf, _) = builder();
+    let cache = builder.bypass().build().unwrap();
+    shelf.set("k", Entry::fresh_for(1, Timestamp::from_nanos(1_000), SECOND)).await.unwrap();
+    assert_eq!(cache.get_or_compute("k", || async { 2 }).await.unwrap(), 2);
+    assert_eq!((cache.peek("k"), cache.get("k").await.unwrap()), (None, None));
+    cache.clear().await.unwrap();
+    cache.remove("k").await.unwrap();
+    assert!(cache.set("k", 3).await.unwrap() != SetOutcome::Stored);
+    assert_eq!(shelf.peek_with("k", |entry| *entry.value()), Some(1));
+}
+
+#[test]
+fn outside_a_runtime_what_ends_at_once_works_and_the_rest_says_what_it_needs() {
+    let cache = builder().0.ttl(SECOND).build().unwrap();
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    let ready = std::pin::pin!(cache.get_or_compute("k", || async { 1 })).poll(&mut context);
+    assert_eq!(ready.map(Result::unwrap), std::task::Poll::Ready(1));
+    let stuck = std::pin::pin!(cache.get_or_compute("l", std::future::pending::<u64>)).poll(&mut context);
+    let std::task::Poll::Ready(Err(error)) = stuck else { panic!("{stuck:?}") };
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    assert!(error.to_string().contains("runtime"), "{error}");
+    assert!(cache.is_idle());
+}
+
+#[test]
+fn a_cache_describes_itself_and_its_stack() {
+    let cache = builder().0.ttl(60 * SECOND).stale(SECOND).keep_stale_on_error_forever().build().unwrap();
+    assert_eq!(cache.describe().to_string(), "cache (ttl 60s, stale 1s, stale on error for ever)\n└─ shelf");
+}
