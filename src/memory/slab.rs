@@ -121,17 +121,14 @@ mod tests {
             let mut slab = Slab::<u64, u64, ()>::new();
             let (mut taken, mut most) = (Vec::new(), 0);
             for (key, step) in (0..).zip(steps) {
-                match step.filter(|place| *place < taken.len()) {
-                    Some(place) => {
-                        let (slot, key) = taken.swap_remove(place);
-                        prop_assert_eq!(slab.take(slot).key, key);
-                    }
-                    None => {
-                        let entry = Entry::new(0, Lifetime::forever(Timestamp::EPOCH));
-                        let slot = slab.insert(Body { key, entry, weight: 0, hash: 0, mark: () }, 100);
-                        prop_assert!(taken.iter().all(|(other, _)| *other != slot));
-                        taken.push((slot, key));
-                    }
+                if let Some(place) = step.filter(|place| *place < taken.len()) {
+                    let (slot, key) = taken.swap_remove(place);
+                    prop_assert_eq!(slab.take(slot).key, key);
+                } else {
+                    let entry = Entry::new(0, Lifetime::forever(Timestamp::EPOCH));
+                    let slot = slab.insert(Body { key, entry, weight: 0, hash: 0, mark: () }, 100);
+                    prop_assert!(taken.iter().all(|(other, _)| *other != slot));
+                    taken.push((slot, key));
                 }
                 most = most.max(taken.len());
                 prop_assert_eq!(slab.slots.len(), most);
