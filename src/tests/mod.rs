@@ -3,6 +3,7 @@
 
 pub(crate) mod alloc;
 
+mod bench;
 mod faulty;
 mod gate;
 mod model;
@@ -12,6 +13,9 @@ mod sim;
 mod toy;
 
 mod chain_laws;
+mod engine_bounds;
+mod engine_laws;
+mod engine_races;
 mod kit;
 
 use std::future::Future;
