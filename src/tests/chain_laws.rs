@@ -246,6 +246,7 @@ fn no_backfill_after_a_later_write() {
             raced(shape, &[&[write], READS], Loss::Never, |_| {});
         }
         raced(Shape::Pair, &[&[write], &[Act::Get(0)], &[Act::Get(0)]], Loss::Never, |_| {});
+        raced(Shape::Pair, &[&[write], &[Act::GetMany, Act::Get(0)]], Loss::Never, |_| {});
     }
 }
 
@@ -269,8 +270,11 @@ fn writers_of_one_key_leave_the_tiers_in_agreement() {
         }
     }
     raced(Shape::Pair, &[&[Act::Set(0)], &[Act::Set(0)], &[Act::Get(0)]], Loss::Never, |_| {});
-    raced(Shape::Pair, &[&[Act::Remove(0)], &[Act::Peek(0), Act::Get(0), Act::Peek(0)]], Loss::Never, |_| {});
-    raced(Shape::Pair, &[&[Act::Set(0)], &[Act::Peek(0), Act::Get(0), Act::Peek(0)]], Loss::Never, |_| {});
+    for write in writes {
+        let reads: &[Act] = &[Act::Peek(0), Act::Get(0), Act::Peek(0)];
+        raced(Shape::Pair, &[&[write], reads], Loss::Never, |_| {});
+        raced(Shape::Pair, &[&[write], &[Act::Get(0)], &[Act::Peek(0)]], Loss::Never, |_| {});
+    }
 }
 
 /// C4: an eviction above in mid-race changes nothing that can be seen.

@@ -4,6 +4,7 @@
 pub(crate) mod alloc;
 mod cost;
 
+mod bench;
 mod faulty;
 mod gate;
 mod model;
@@ -13,6 +14,9 @@ mod sim;
 mod toy;
 
 mod chain_laws;
+mod engine_bounds;
+mod engine_laws;
+mod engine_races;
 mod kit;
 
 use std::future::Future;

@@ -308,6 +308,15 @@ where
         result
     }
 
+    /// A recorded `get_many`.
+    pub(crate) async fn get_many(&self, keys: &[&S::Key], now: Timestamp) {
+        let running: Vec<_> = keys.iter().map(|key| self.begin(Some(key), Call::Get)).collect();
+        let results = self.store.get_many(keys, now).await;
+        for (running, result) in running.into_iter().zip(results) {
+            running.end(result.map_or(Reply::Failed, Reply::Saw));
+        }
+    }
+
     /// A recorded `peek`; one that does not answer says nothing and is not recorded.
     pub(crate) fn peek(&self, key: &S::Key) -> Option<Entry<S::Value>> {
         let seen = self.store.peek_with(key, Entry::clone);

@@ -32,6 +32,8 @@ pub(crate) enum Act {
     Clear,
     /// Reads.
     Get(usize),
+    /// Reads both keys at once.
+    GetMany,
     /// Reads without waiting.
     Peek(usize),
     /// The tier forgets the key, as by an eviction.
@@ -133,6 +135,7 @@ impl<S: Store<Key = str, Value = u64> + 'static> Rig<S> {
             Act::Remove(key) => drop(client.remove(KEYS[key]).await),
             Act::Clear => drop(client.clear().await),
             Act::Get(key) => drop(client.get_at(KEYS[key], self.clock.now()).await),
+            Act::GetMany => client.get_many(&KEYS, self.clock.now()).await,
             Act::Peek(key) => drop(client.peek(KEYS[key])),
             Act::Forget(tier, key) => self.tiers[tier].inner().forget(KEYS[key]),
             Act::Down(tier) => self.tiers[tier].faults().down(),
@@ -160,6 +163,7 @@ pub(crate) fn calm_act(tiers: usize) -> impl Strategy<Value = Act> {
         2 => key.clone().prop_map(Act::Remove),
         1 => Just(Act::Clear),
         5 => key.clone().prop_map(Act::Get),
+        1 => Just(Act::GetMany),
         1 => key.clone().prop_map(Act::Peek),
         2 => (0..tiers - 1, key).prop_map(|(tier, key)| Act::Forget(tier, key)),
     ]

@@ -97,6 +97,15 @@ impl Sim {
         task.value()
     }
 
+    /// Spawns `future`, runs everything while time stands still, and returns what it came to. Other tasks
+    /// may go on waiting.
+    #[track_caller]
+    pub(crate) fn call<T: Send + 'static>(&mut self, future: impl Future<Output = T> + Send + 'static) -> T {
+        let task = self.spawn("call", future);
+        self.run_ready();
+        task.value()
+    }
+
     /// Runs until every spawned task has ended and nobody is runnable.
     ///
     /// # Panics
