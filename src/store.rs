@@ -103,12 +103,13 @@ pub enum Refusal {
 /// let cache = Cache::builder(stack).ttl(Duration::from_secs(60)).build()?;
 /// let page = cache.get_or_compute("/", || async { "<h1>larder</h1>".to_owned() }).await?;
 /// assert_eq!(page, "<h1>larder</h1>");
-/// # larder::Result::Ok(()) }).unwrap();
+/// # Ok::<(), larder::Error>(()) }).unwrap();
 /// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a store",
     note = "implement `larder::Store` for it: `get`, `set`, `remove`, `clear`"
 )]
+#[expect(clippy::len_without_is_empty, reason = "what is not known is not empty either")]
 pub trait Store: Send + Sync {
     /// What entries are looked up by, borrowed: `str`, `u64`, a tuple.
     type Key: Key + ?Sized;

@@ -75,8 +75,8 @@ impl Origin {
 const ROUNDS: u32 = 20_000;
 
 const WORDS: [&str; 16] = [
-    "solid", "oak", "shelf", "with", "brass", "hinges", "for", "jars", "and", "tins", "in", "every", "larder",
-    "of", "the", "house",
+    "solid", "oak", "shelf", "with", "brass", "hinges", "for", "jars", "and", "tins", "in", "every",
+    "larder", "of", "the", "house",
 ];
 
 fn render(product: u32) -> Page {

@@ -13,7 +13,9 @@ pub(crate) fn requests() -> Result<Vec<u32>, Error> {
         .map_err(|error| Error::new(ErrorKind::InvalidData, error.to_string()))?
         .read_to_string(&mut text)?;
     text.lines()
-        .map(|line| line.parse().map_err(|_| Error::new(ErrorKind::InvalidData, format!("not a page: {line}"))))
+        .map(|line| {
+            line.parse().map_err(|_| Error::new(ErrorKind::InvalidData, format!("not a page: {line}")))
+        })
         .collect()
 }
 

@@ -1,7 +1,38 @@
 //! Stores made of stores: one decorator a file, named like its method in [`StoreExt`](crate::StoreExt).
 
+mod byte_limited;
 mod chain;
+mod encoded;
 mod fence;
+mod fresh_for_at_most;
+mod inspect;
 mod marks;
+mod null;
+mod prefixed;
+mod sharded;
+#[cfg(test)]
+mod testing;
 
-pub use chain::{Chain, ChainStats};
+pub use self::byte_limited::ByteLimited;
+pub use self::chain::{Chain, ChainStats};
+pub use self::encoded::Encoded;
+pub use self::fresh_for_at_most::FreshForAtMost;
+pub use self::inspect::{Access, AccessKind, AccessOutcome, Inspect};
+pub use self::null::Null;
+pub use self::prefixed::Prefixed;
+pub use self::sharded::{Sharded, Share};
+
+use crate::error::{Error, ErrorKind, Operation, Result};
+
+/// The next result of a bulk call to the store inside. One that answers for fewer keys than it was asked
+/// breaks its contract; then the caller gets an error, not somebody else's answer.
+fn next_answer<T>(
+    answers: &mut impl Iterator<Item = Result<T>>,
+    layer: &'static str,
+    operation: Operation,
+) -> Result<T> {
+    answers.next().unwrap_or_else(|| {
+        Err(Error::new(ErrorKind::Other, layer, operation)
+            .with_message("the store inside answered for fewer keys than it was asked"))
+    })
+}

@@ -289,8 +289,9 @@ impl<O: Hash + Eq + Clone, V: Clone> Drop for WriteGuard<'_, O, V> {
         if let Some(key) = self.key.take() {
             self.flights.end_write(key);
         } else {
-            self.flights.overtake_all();
+            // In this order: whatever was born beside the clear is still there to be overtaken.
             self.flights.clearing.fetch_sub(1, Ordering::SeqCst);
+            self.flights.overtake_all();
         }
     }
 }

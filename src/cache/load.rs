@@ -30,8 +30,8 @@ tokio::task_local! {
 
 /// A flight that computes, and the one inside whose computation it was begun.
 struct Link {
-    /// The address of the flight, as its name.
-    flight: usize,
+    /// Held, so that no later flight can stand at the same address.
+    flight: Arc<dyn Any + Send + Sync>,
     outer: Option<Arc<Link>>,
 }
 
@@ -47,17 +47,13 @@ impl Within {
     pub(crate) fn contains<V>(&self, flight: &Arc<Flight<V>>) -> bool {
         let mut link = self.0.as_ref();
         while let Some(inner) = link {
-            if inner.flight == name(flight) {
+            if Arc::as_ptr(&inner.flight).addr() == Arc::as_ptr(flight).addr() {
                 return true;
             }
             link = inner.outer.as_ref();
         }
         false
     }
-}
-
-fn name<V>(flight: &Arc<Flight<V>>) -> usize {
-    Arc::as_ptr(flight).addr()
 }
 
 /// The duty to land a flight: whatever becomes of the task, the key is freed and everyone is told.
@@ -229,7 +225,8 @@ async fn computed<S: Store + 'static>(
     (limit, setting): (Duration, &'static str),
 ) -> Result<Entry<S::Value>> {
     let core = &*ticket.core;
-    let link = Arc::new(Link { flight: name(&ticket.flight), outer: within.0 });
+    let flight = Arc::clone(&ticket.flight);
+    let link = Arc::new(Link { flight, outer: within.0 });
     let given = held.cloned();
     // The closure itself runs inside too: it may panic, or ask for its own key, before its first await.
     let work = COURSE.scope(link, async move { compute(given).await });

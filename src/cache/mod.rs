@@ -56,7 +56,7 @@ use load::{Compute, Owned};
 ///
 /// cache.remove("42").await?;
 /// assert_eq!(cache.peek("42"), None);
-/// # larder::Result::Ok(()) }).unwrap();
+/// # Ok::<(), larder::Error>(()) }).unwrap();
 /// ```
 ///
 /// # Outcomes

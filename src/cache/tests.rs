@@ -138,18 +138,30 @@ async fn a_computation_that_asks_for_its_own_key_is_told_so() {
 #[tokio::test]
 async fn unchanged_extends_the_life_of_the_entry_that_was_given() {
     let (builder, shelf, clock) = builder();
-    let cache = builder.ttl(SECOND).build().unwrap();
+    let cache = builder.ttl(SECOND).keep_stale_on_error(9 * SECOND).build().unwrap();
     cache.set_with("k", Computed::new(5).version("v1").tags(["t"])).await.unwrap();
     clock.advance(2 * SECOND);
+    let began = clock.now();
     let answer = cache
         .get_or_recompute("k", |held| async move {
             assert_eq!(held.unwrap().version().map(AsRef::as_ref), Some("v1"));
             Ok::<_, Error>(Computed::unchanged())
         })
         .await;
-    // Expired and dead: without a window to keep it, the entry is not given.
-    assert_eq!(answer.unwrap_err().kind(), ErrorKind::Computation);
-    let _ = shelf;
+    assert_eq!(answer.unwrap(), 5);
+    let entry = shelf.peek_with("k", Entry::clone).unwrap();
+    assert_eq!((entry.created_at(), entry.version().map(AsRef::as_ref)), (began, Some("v1")));
+    assert_eq!(entry.tags().len(), 1);
+    assert_eq!(cache.peek("k"), Some(5));
+}
+
+#[tokio::test]
+async fn unchanged_without_an_entry_is_an_error_that_says_so() {
+    let cache = builder().0.ttl(SECOND).build().unwrap();
+    let unchanged = |_| async { Ok::<Computed<u64>, Error>(Computed::unchanged()) };
+    let error = cache.get_or_recompute("k", unchanged).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    assert!(error.to_string().contains("unchanged"), "{error}");
 }
 
 #[tokio::test]

@@ -22,7 +22,7 @@ use crate::error::Result;
 ///
 /// let ids = |id: &UserId| format!("{}:{}", id.tenant, id.number);
 /// assert_eq!(ids.encode(&UserId { tenant: 3, number: 7 })?, "3:7");
-/// # larder::Result::Ok(())
+/// # Ok::<(), larder::Error>(())
 /// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` does not turn keys of type `{K}` into text",

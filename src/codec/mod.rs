@@ -1,7 +1,7 @@
 //! Values and keys as bytes and text, and back.
 //!
 //! [`encoded`](crate::StoreExt::encoded) makes a typed store of a store of bytes. A [`Codec`] turns values
-//! into bytes: [`Postcard`] (small and fast, the usual choice), [`Json`](json::Json) (readable, feature
+//! into bytes: [`Postcard`] (small and fast, the usual choice), `Json` (readable, feature
 //! `json`), [`Raw`] (bytes as they are), or two closures ([`from_fns`]). A [`KeyCodec`] turns keys into
 //! text: [`Verbatim`] for `str` (the default), [`Readable`] for whatever serde can serialize, [`Hex`] for
 //! byte slices, or a closure.
@@ -92,7 +92,7 @@ forward!(&C, Box<C>, Arc<C>);
 /// assert_eq!(decimal.encode(&42)?, "42");
 /// assert_eq!(decimal.decode(&"42".into())?, 42);
 /// assert_eq!(decimal.decode(&"4x".into()).unwrap_err().kind(), ErrorKind::Corrupt);
-/// # larder::Result::Ok(())
+/// # Ok::<(), larder::Error>(())
 /// ```
 pub fn from_fns<V, E, D, X, Y>(encode: E, decode: D) -> impl Codec<V>
 where

@@ -38,7 +38,7 @@ use crate::error::Result;
 /// assert_eq!(Readable.encode(&("users", 42))?, "(users,42)");
 /// assert_ne!(Readable.encode(&("ab", "c"))?, Readable.encode(&("a", "bc"))?);
 /// assert_ne!(Readable.encode(&("a,b", "c"))?, Readable.encode(&("a", "b,c"))?);
-/// # larder::Result::Ok(())
+/// # Ok::<(), larder::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Readable;

@@ -1,1 +1,32 @@
-//! The laws of `docs/semantics.md`, over every store and stack of this crate.
+//! The laws of `docs/semantics.md`, over every store and stack of this crate, and what it takes to test
+//! them: schedules, faults, a model.
+
+pub(crate) mod alloc;
+mod cost;
+
+mod bench;
+mod faulty;
+mod gate;
+mod model;
+mod rig;
+mod schedule;
+mod sim;
+mod toy;
+
+mod chain_laws;
+mod engine_bounds;
+mod engine_laws;
+mod engine_races;
+mod kit;
+
+use std::future::Future;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+
+/// The output of a future that never waits: polled once, on the spot.
+pub(crate) fn ready<F: Future>(future: F) -> F::Output {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(output) => output,
+        Poll::Pending => panic!("this future was expected to be ready at once"),
+    }
+}

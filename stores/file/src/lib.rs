@@ -12,7 +12,7 @@
 //! let entry = Entry::new(Bytes::from_static(b"<h1>larder</h1>"), Lifetime::forever(Timestamp::EPOCH));
 //! pages.set("/", entry.clone()).await?;
 //! assert_eq!(pages.get("/").await?, Some(entry));
-//! # larder::Result::Ok(()) }).unwrap();
+//! # Ok::<(), larder::Error>(()) }).unwrap();
 //! ```
 //!
 //! One file an entry, named by the SHA-256 of its key, in larder's
@@ -60,6 +60,11 @@ mod ticket;
 
 #[cfg(test)]
 mod tests;
+
+/// The project's front page shows a stack with this store, so its program is compiled here.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct FrontPage;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

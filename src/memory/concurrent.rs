@@ -1,0 +1,318 @@
+//! The default tier.
+
+use std::fmt;
+use std::hash::BuildHasher;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use foldhash::quality::RandomState;
+
+use crate::describe::{self, Description};
+use crate::entry::Entry;
+use crate::error::Result;
+use crate::key::{Key, Value};
+use crate::memory::removal::{Cause, Departed, Listener};
+use crate::memory::scales::Scales;
+use crate::memory::shard::{Shard, Write};
+use crate::store::{ClearPrefix, Evict, Refusal, SetOutcome, Store};
+use crate::sync::RwLock;
+use crate::weigh::Weigher;
+
+/// Entries in memory, for many threads at once, bounded by number or by weight.
+///
+/// ```
+/// use larder::{Memory, Weigher};
+///
+/// let users = Memory::<u64, String>::new(10_000);
+/// let pages = Memory::<str, String>::weighing(64 << 20, Weigher::of_type())
+///     .on_removal(|key, _page, cause| println!("{key} left: {cause:?}"));
+/// # drop((users, pages));
+/// ```
+///
+/// # What stays
+///
+/// A full store gives up entries by S3-FIFO (Yang et al., SOSP 2023): entries that are read again stay,
+/// and a long scan of keys that are read once does not push them out. The store is never above a bound,
+/// not even while a call runs. It looks at no clock: an entry leaves by its bound or by the caller's
+/// wish only.
+///
+/// # Refusals
+///
+/// An entry that alone exceeds the weight bound is [`TooLarge`](Refusal::TooLarge), and what its key
+/// held before is gone. A store whose bound is zero [`KeepsNothing`](Refusal::KeepsNothing).
+///
+/// # Cost
+///
+/// A hit is one hash, a shared lock on one shard, one comparison of keys, and at most one relaxed store;
+/// it allocates nothing. `get` clones the entry under that lock, `peek_with` reads it in place. `set`
+/// and `remove` lock one shard; with a weight bound, `set` locks others in turn if its own is empty and
+/// it still needs room. `len` and [`clear`](Store::clear) visit the shards one after another.
+///
+/// Memory per entry: `size_of::<K::Owned>() + size_of::<V>()` and what these own, 40 bytes for the rest
+/// of the [`Entry`] and 24 for the slot, rounded up to 8; 6 to 12 bytes of table; and up to 20 bytes for
+/// what the policy remembers of entries that it gave up. So a full store of `u64` to `u64` takes 86 to
+/// 112 bytes an entry. It grows with what it holds: a huge bound costs nothing by itself.
+///
+/// Small stores are one shard, so that a bound of ten is ten entries whatever their keys. Above 2,048
+/// entries (or 512 KiB of weight) there are up to four shards a core, and a bound by number is split
+/// among them: with random keys a full store then holds a few percent less than its bound. A shard holds
+/// 2^32 - 2 entries at most.
+#[must_use = "a store does nothing until it is asked"]
+pub struct Memory<K: Key + ?Sized, V> {
+    shards: Shards<K, V>,
+    hasher: RandomState,
+    max_entries: usize,
+    scales: Option<Scales<K, V>>,
+    listener: Option<Listener<K, V>>,
+    /// Which shard gives up the next entry that nobody's key decides.
+    turn: AtomicUsize,
+}
+
+type Shards<K, V> = Box<[Line<RwLock<Shard<K, V>>>]>;
+
+/// A shard has its cache lines to itself (two, as they are fetched in pairs), so that the lock of one
+/// does not slow its neighbour's.
+#[repr(align(128))]
+struct Line<T>(T);
+
+impl<K: Key + ?Sized, V: Value> Memory<K, V> {
+    /// Holds at most `max_entries` entries; zero keeps nothing, `usize::MAX` is no bound.
+    pub fn new(max_entries: usize) -> Self {
+        Self::assemble(max_entries, None)
+    }
+
+    /// Holds entries of at most `max_weight` together, as `weigher` weighs them (bytes, if it is
+    /// [`Weigher::of_type`]; the store's own overhead is not part of it). Zero keeps nothing.
+    pub fn weighing(max_weight: u64, weigher: Weigher<K, V>) -> Self {
+        Self::assemble(usize::MAX, Some(Scales::new(weigher, max_weight)))
+    }
+
+    /// Holds at most `max_entries` entries, besides any bound by weight. For assembly: what the store
+    /// held is cleared.
+    pub fn max_entries(self, max_entries: usize) -> Self {
+        self.clear_all();
+        let max_weight = self.scales.as_ref().map(Scales::max);
+        let shards = shards(shard_count(max_entries, max_weight), max_entries);
+        Self { shards, max_entries, ..self }
+    }
+
+    /// Calls `listener` for each entry that leaves the store, with the cause, once, in the call that
+    /// made it leave, after the store's locks are free: it may call the store. If it panics, the store
+    /// is as it would be without it, and the panic goes to the caller. The last listener given is the
+    /// one that is called.
+    pub fn on_removal(mut self, listener: impl Fn(&K, &Entry<V>, Cause) + Send + Sync + 'static) -> Self {
+        self.listener = Some(Box::new(listener));
+        self
+    }
+
+    fn assemble(max_entries: usize, scales: Option<Scales<K, V>>) -> Self {
+        let count = shard_count(max_entries, scales.as_ref().map(Scales::max));
+        Self {
+            shards: shards(count, max_entries),
+            hasher: RandomState::default(),
+            max_entries,
+            scales,
+            listener: None,
+            turn: AtomicUsize::new(0),
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn in_shards(self, count: usize) -> Self {
+        Self { shards: shards(count, self.max_entries), ..self }
+    }
+
+    fn put(&self, key: &K, entry: Entry<V>) -> SetOutcome {
+        // The weigher runs before anything is locked or changed: it may panic.
+        let weight = Evict::weigh(self, key, &entry);
+        let max_weight = self.max_weight();
+        if self.max_entries == 0 || max_weight == Some(0) {
+            return SetOutcome::Refused(Refusal::KeepsNothing);
+        }
+        let hash = self.hasher.hash_one(key);
+        let mut departed = Departed::of(key);
+        if max_weight.is_some_and(|max| weight > max) {
+            self.take(key, hash, Cause::TooLarge, &mut departed);
+            departed.report(self.listener.as_ref());
+            return SetOutcome::Refused(Refusal::TooLarge);
+        }
+        let write = Write { key, hash, weight, scales: self.scales.as_ref() };
+        let own = self.index(hash);
+        let mut given = Some(entry);
+        while let Some(entry) = given {
+            given = self.shards[own].0.write().set(&write, entry, &mut departed);
+            if given.is_some() {
+                // The own shard is empty now, so the weight is elsewhere. Locks are held one at a time.
+                self.evict_from(own + 1, &mut departed);
+            }
+        }
+        departed.report(self.listener.as_ref());
+        SetOutcome::Stored
+    }
+
+    fn take(&self, key: &K, hash: u64, cause: Cause, departed: &mut Departed<'_, K, V>) {
+        self.shard(hash).write().remove(key, hash, self.scales.as_ref(), cause, departed);
+    }
+
+    fn clear_all(&self) {
+        self.clear_by(|shard, departed| shard.clear(self.scales.as_ref(), departed));
+    }
+
+    /// Clears shard by shard, and reports each before it locks the next: the entries of one shard at a
+    /// time are held beside the store.
+    fn clear_by(&self, clear: impl Fn(&mut Shard<K, V>, &mut Departed<'_, K, V>)) {
+        for shard in &self.shards {
+            let mut departed = Departed::of_any();
+            clear(&mut shard.0.write(), &mut departed);
+            departed.report(self.listener.as_ref());
+        }
+    }
+
+    /// Gives up one entry of the first shard that has any, in the order from `start`.
+    fn evict_from(&self, start: usize, departed: &mut Departed<'_, K, V>) -> bool {
+        let count = self.shards.len();
+        (0..count).any(|step| {
+            self.shards[start.wrapping_add(step) & (count - 1)]
+                .0
+                .write()
+                .evict(self.scales.as_ref(), departed)
+        })
+    }
+
+    fn max_weight(&self) -> Option<u64> {
+        self.scales.as_ref().map(Scales::max)
+    }
+
+    /// The bits above those that find the slot inside the shard. A count is a power of two.
+    #[inline]
+    fn index(&self, hash: u64) -> usize {
+        (hash >> 40) as usize & (self.shards.len() - 1)
+    }
+
+    #[inline]
+    fn shard(&self, hash: u64) -> &RwLock<Shard<K, V>> {
+        &self.shards[self.index(hash)].0
+    }
+}
+
+impl<K: Key + ?Sized, V: Value> Store for Memory<K, V> {
+    type Key = K;
+    type Value = V;
+
+    async fn get(&self, key: &K) -> Result<Option<Entry<V>>> {
+        Ok(self.peek_with(key, Entry::clone))
+    }
+
+    async fn set(&self, key: &K, entry: Entry<V>) -> Result<SetOutcome> {
+        Ok(self.put(key, entry))
+    }
+
+    async fn remove(&self, key: &K) -> Result<()> {
+        let mut departed = Departed::of(key);
+        self.take(key, self.hasher.hash_one(key), Cause::Removed, &mut departed);
+        departed.report(self.listener.as_ref());
+        Ok(())
+    }
+
+    async fn clear(&self) -> Result<()> {
+        self.clear_all();
+        Ok(())
+    }
+
+    #[inline]
+    fn peek_with<R>(&self, key: &K, read: impl FnOnce(&Entry<V>) -> R) -> Option<R> {
+        let hash = self.hasher.hash_one(key);
+        self.shard(hash).read().read(key, hash).map(read)
+    }
+
+    fn len(&self) -> Option<u64> {
+        Some(self.shards.iter().map(|shard| shard.0.read().len() as u64).sum())
+    }
+
+    fn weight(&self) -> Option<u64> {
+        self.scales.as_ref().map(Scales::total)
+    }
+
+    fn describe(&self) -> Description {
+        bounds(Description::new("memory"), self.max_entries, self.max_weight())
+            .holding(self.len(), self.weight())
+    }
+}
+
+impl<K: Key + ?Sized, V: Value> Evict for Memory<K, V> {
+    /// For assembly: what the store held is cleared. A bound by weight stays, in what `weigher` counts.
+    fn weighed_by(mut self, weigher: Weigher<K, V>) -> Self {
+        self.clear_all();
+        self.scales = Some(Scales::new(weigher, self.max_weight().unwrap_or(u64::MAX)));
+        self
+    }
+
+    /// Without a weigher, zero. With one, what it says: the store's own overhead is not part of it.
+    fn weigh(&self, key: &K, entry: &Entry<V>) -> u64 {
+        self.scales.as_ref().map_or(0, |scales| scales.weigh(key, entry))
+    }
+
+    /// The shards take turns.
+    fn evict(&self) -> bool {
+        let mut departed = Departed::of_any();
+        let evicted = self.evict_from(self.turn.fetch_add(1, Ordering::Relaxed), &mut departed);
+        departed.report(self.listener.as_ref());
+        evicted
+    }
+}
+
+impl<V: Value> ClearPrefix for Memory<str, V> {
+    /// Looks at every key: time in proportion to what the store holds.
+    async fn clear_prefix(&self, prefix: &str) -> Result<()> {
+        self.clear_by(|shard, departed| {
+            shard.clear_where(|key| key.starts_with(prefix), self.scales.as_ref(), departed);
+        });
+        Ok(())
+    }
+}
+
+impl<K: Key + ?Sized, V: Value> fmt::Debug for Memory<K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Memory")
+            .field("max_entries", &self.max_entries)
+            .field("max_weight", &self.max_weight())
+            .field("len", &self.len())
+            .field("weight", &self.weight())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The bounds of a memory tier, for people.
+pub(super) fn bounds(mut layer: Description, max_entries: usize, max_weight: Option<u64>) -> Description {
+    if max_entries < usize::MAX {
+        layer = layer.with("max", describe::entries(max_entries as u64));
+    }
+    match max_weight {
+        Some(max) if max < u64::MAX => layer.with("max", describe::size(max)),
+        _ => layer,
+    }
+}
+
+/// Entries, or units of weight, below which a shard of its own is not worth the uneven split.
+const ENTRIES_A_SHARD: usize = 1_024;
+const WEIGHT_A_SHARD: u64 = 256 << 10;
+const SHARDS_A_CORE: usize = 4;
+/// The bits that choose a shard end where the table's begin.
+const MOST_SHARDS: usize = 1 << 16;
+
+/// How many shards: a power of two, one for a small store.
+fn shard_count(max_entries: usize, max_weight: Option<u64>) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let by_weight = max_weight.map_or(u64::MAX, |max| max / WEIGHT_A_SHARD);
+    let most = (max_entries / ENTRIES_A_SHARD).min(usize::try_from(by_weight).unwrap_or(usize::MAX));
+    let wanted = (SHARDS_A_CORE * cores).next_power_of_two().min(MOST_SHARDS);
+    match most.min(wanted).checked_ilog2() {
+        Some(log) => 1 << log,
+        None => 1,
+    }
+}
+
+/// `count` shards whose capacities differ by one at most and make up `max_entries`.
+fn shards<K: Key + ?Sized, V>(count: usize, max_entries: usize) -> Shards<K, V> {
+    let capacity = |index| max_entries / count + usize::from(index < max_entries % count);
+    (0..count).map(|index| Line(RwLock::new(Shard::new(capacity(index))))).collect()
+}

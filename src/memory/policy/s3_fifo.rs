@@ -1,0 +1,112 @@
+//! S3-FIFO: three first-in first-out queues.
+//!
+//! Yang, Zhang, Qiu, Yue, Rashmi: *FIFO queues are all you need for cache eviction*, SOSP 2023. A new key
+//! waits in a small queue, a tenth of the entries. One that was read twice there moves to the main
+//! queue; one that was not is given up, but its fingerprint is remembered, and a key that comes back
+//! while remembered goes to the main queue at once. So a scan, whose keys are read once, runs through
+//! the small queue and leaves the main one alone. A hit only raises a counter.
+//!
+//! Unlike the paper, the tenth is of what is held and not of the capacity: a store that is bounded by
+//! weight has no capacity in entries.
+
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use super::ghost::Ghost;
+use super::queue::{Linked, Links, Queue};
+use super::{Marks, Policy};
+
+/// Hits count up to here.
+const MOST_HITS: u8 = 3;
+/// So many hits take an entry from the small queue to the main one.
+const ENOUGH_HITS: u8 = 2;
+/// One in so many entries belongs in the small queue.
+const SMALL: u32 = 10;
+
+#[derive(Debug, Default)]
+pub(in crate::memory) struct S3Fifo {
+    small: Queue,
+    main: Queue,
+    ghost: Ghost,
+}
+
+#[derive(Debug, Default)]
+pub(in crate::memory) struct Mark {
+    links: Links,
+    hits: AtomicU8,
+    place: Place,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Place {
+    #[default]
+    Small,
+    Main,
+}
+
+impl Linked for Mark {
+    fn links(&mut self) -> &mut Links {
+        &mut self.links
+    }
+}
+
+impl Policy for S3Fifo {
+    type Mark = Mark;
+
+    #[inline]
+    fn hit(&self, mark: &Mark) {
+        // Two readers at once may count as one: the rule needs no exact number, and a plain store is
+        // cheaper than a read-modify-write.
+        let hits = mark.hits.load(Ordering::Relaxed);
+        if hits < MOST_HITS {
+            mark.hits.store(hits + 1, Ordering::Relaxed);
+        }
+    }
+
+    fn insert(&mut self, marks: &mut impl Marks<Mark>, slot: u32) {
+        if self.ghost.recall(marks.hash(slot)) {
+            self.enter_main(marks, slot);
+        } else {
+            self.small.push(marks, slot);
+        }
+    }
+
+    fn remove(&mut self, marks: &mut impl Marks<Mark>, slot: u32) {
+        match marks.mark(slot).place {
+            Place::Small => self.small.remove(marks, slot),
+            Place::Main => self.main.remove(marks, slot),
+        }
+    }
+
+    /// Amortized constant time: every step but the last takes back a hit.
+    fn evict(&mut self, marks: &mut impl Marks<Mark>) -> Option<u32> {
+        loop {
+            let small_is_due = self.small.len() >= (self.small.len() + self.main.len()).div_ceil(SMALL);
+            let (Some(slot), true) = (self.small.oldest(), small_is_due) else { break };
+            self.small.remove(marks, slot);
+            if *marks.mark_mut(slot).hits.get_mut() < ENOUGH_HITS {
+                self.ghost.remember(marks.hash(slot), self.main.len().max(self.small.len()));
+                return Some(slot);
+            }
+            self.enter_main(marks, slot);
+        }
+        loop {
+            let slot = self.main.oldest()?;
+            self.main.remove(marks, slot);
+            let hits = marks.mark_mut(slot).hits.get_mut();
+            if *hits == 0 {
+                return Some(slot);
+            }
+            *hits -= 1;
+            self.main.push(marks, slot);
+        }
+    }
+}
+
+impl S3Fifo {
+    fn enter_main(&mut self, marks: &mut impl Marks<Mark>, slot: u32) {
+        let mark = marks.mark_mut(slot);
+        mark.place = Place::Main;
+        *mark.hits.get_mut() = 0;
+        self.main.push(marks, slot);
+    }
+}

@@ -1,0 +1,90 @@
+//! Who hears of an entry that leaves a store, and when: after the lock, once per entry.
+
+use std::any::Any;
+use std::borrow::Borrow;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
+use crate::entry::Entry;
+use crate::key::Key;
+
+/// Why an entry left a memory tier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Cause {
+    /// The store was at its bound, or was asked to give something up.
+    Evicted,
+    /// Another entry took its place under the same key.
+    Replaced,
+    /// Its key was removed.
+    Removed,
+    /// The store, or the range of keys that it was in, was cleared.
+    Cleared,
+    /// The entry that was to take its place alone exceeds the bound of the store: that one was refused,
+    /// and this one, being out of date, was dropped.
+    TooLarge,
+}
+
+/// What a tier calls for each entry that left it.
+pub(super) type Listener<K, V> = Box<dyn Fn(&K, &Entry<V>, Cause) + Send + Sync>;
+
+/// The entries that left in one call, held until the lock is gone.
+///
+/// Most calls move out one entry or none, so the first one needs no allocation.
+pub(super) struct Departed<'k, K: Key + ?Sized, V> {
+    asked: Option<&'k K>,
+    first: Option<Gone<K, V>>,
+    rest: Vec<Gone<K, V>>,
+}
+
+struct Gone<K: Key + ?Sized, V> {
+    /// `None` stands for the key of the call, when the store keeps its own copy of that.
+    key: Option<K::Owned>,
+    entry: Entry<V>,
+    cause: Cause,
+}
+
+impl<'k, K: Key + ?Sized, V> Departed<'k, K, V> {
+    /// For a call about `key`.
+    pub(super) const fn of(key: &'k K) -> Self {
+        Self { asked: Some(key), first: None, rest: Vec::new() }
+    }
+
+    /// For a call about no key in particular.
+    pub(super) const fn of_any() -> Self {
+        Self { asked: None, first: None, rest: Vec::new() }
+    }
+
+    pub(super) fn push(&mut self, key: K::Owned, entry: Entry<V>, cause: Cause) {
+        self.hold(Gone { key: Some(key), entry, cause });
+    }
+
+    /// The entry under the key of the call, where the key stays in the store.
+    pub(super) fn push_asked(&mut self, entry: Entry<V>, cause: Cause) {
+        self.hold(Gone { key: None, entry, cause });
+    }
+
+    fn hold(&mut self, gone: Gone<K, V>) {
+        if self.first.is_none() {
+            self.first = Some(gone);
+        } else {
+            self.rest.push(gone);
+        }
+    }
+
+    /// Tells the listener of each, in the order in which they left. Every one is told even if the
+    /// listener panics at one of them; the first panic goes on to the caller afterwards.
+    pub(super) fn report(self, listener: Option<&Listener<K, V>>) {
+        let Some(listener) = listener else { return };
+        let mut panic: Option<Box<dyn Any + Send>> = None;
+        for gone in self.first.into_iter().chain(self.rest) {
+            let Some(key) = gone.key.as_ref().map(Borrow::borrow).or(self.asked) else { continue };
+            let told = catch_unwind(AssertUnwindSafe(|| listener(key, &gone.entry, gone.cause)));
+            if let (Err(payload), None) = (told, &panic) {
+                panic = Some(payload);
+            }
+        }
+        if let Some(payload) = panic {
+            resume_unwind(payload);
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! The weight of a whole store: one number, reserved before an entry goes in, released when it is out.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::entry::Entry;
+use crate::weigh::Weigher;
+
+/// Weighs entries and keeps their total at or below `max` at every instant, whoever writes.
+pub(super) struct Scales<K: ?Sized, V> {
+    weigher: Weigher<K, V>,
+    max: u64,
+    total: AtomicU64,
+}
+
+impl<K: ?Sized, V> Scales<K, V> {
+    /// `u64::MAX` is no bound but that of the counter.
+    pub(super) const fn new(weigher: Weigher<K, V>, max: u64) -> Self {
+        Self { weigher, max, total: AtomicU64::new(0) }
+    }
+
+    pub(super) const fn max(&self) -> u64 {
+        self.max
+    }
+
+    pub(super) fn total(&self) -> u64 {
+        self.total.load(Ordering::Acquire)
+    }
+
+    pub(super) fn weigh(&self, key: &K, entry: &Entry<V>) -> u64 {
+        self.weigher.weigh(key, entry.value())
+    }
+
+    /// Takes `weight` out of what is left below the bound; `false`, and nothing taken, if that is less.
+    pub(super) fn reserve(&self, weight: u64) -> bool {
+        let within = |total: u64| total.checked_add(weight).filter(|sum| *sum <= self.max);
+        self.total.fetch_update(Ordering::AcqRel, Ordering::Acquire, within).is_ok()
+    }
+
+    pub(super) fn release(&self, weight: u64) {
+        self.total.fetch_sub(weight, Ordering::AcqRel);
+    }
+
+    /// Turns a reservation of `old` into one of `new`; `false`, and `old` still reserved, if there is not
+    /// that much left.
+    pub(super) fn exchange(&self, old: u64, new: u64) -> bool {
+        if new > old {
+            return self.reserve(new - old);
+        }
+        self.release(old - new);
+        true
+    }
+}

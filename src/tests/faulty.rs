@@ -1,0 +1,242 @@
+//! A store that fails, waits, hangs and panics when it is told to, and remembers what it was asked.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::panic::resume_unwind;
+use std::sync::Arc;
+
+use super::gate::{Gate, yield_now};
+use crate::describe::Description;
+use crate::entry::Entry;
+use crate::error::{Error, ErrorKind, Operation, Result};
+use crate::store::{Refusal, SetOutcome, Store};
+use crate::sync::Mutex;
+use crate::time::Timestamp;
+
+/// What happens to a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// It fails, and had no effect.
+    FailBefore,
+    /// It takes effect, and fails all the same: the answer was lost.
+    FailAfter,
+    /// It waits for [`Faults::release`] before its effect.
+    HangBefore,
+    /// It waits for [`Faults::release`] after its effect.
+    HangAfter,
+    /// It panics before its effect.
+    PanicBefore,
+    /// A `set` is refused, and what was there is gone. Other calls succeed.
+    Refuse,
+}
+
+/// A store inside which schedules interleave and faults happen. Bulk calls are their single calls, so
+/// that each of them can fail; `get_at` counts as a get.
+#[derive(Debug)]
+#[must_use = "a store does nothing until it is asked"]
+pub(crate) struct Faulty<S> {
+    inner: S,
+    faults: Faults,
+}
+
+impl<S: Store> Faulty<S> {
+    /// `inner`, with one point to interleave before the effect of each call and one after it.
+    pub(crate) fn new(inner: S) -> Self {
+        let faults = Faults::default();
+        faults.yields(1, 1);
+        Self { inner, faults }
+    }
+
+    /// The switches of this store.
+    pub(crate) fn faults(&self) -> Faults {
+        self.faults.clone()
+    }
+
+    /// The store inside.
+    pub(crate) fn inner(&self) -> &S {
+        &self.inner
+    }
+
+    /// Everything around the effect of one call.
+    async fn call<T: Send>(
+        &self,
+        operation: Operation,
+        effect: impl Future<Output = Result<T>> + Send,
+    ) -> Result<T> {
+        let (fault, before, after) = self.faults.begin(operation);
+        for _ in 0..before {
+            yield_now().await;
+        }
+        let failure = || Error::new(ErrorKind::Unavailable, "faulty", operation);
+        match fault {
+            // The switch counts at the instant of the effect: a tier may go down in mid-call.
+            _ if self.faults.is_down(operation) => return Err(failure()),
+            Some(Fault::FailBefore) => return Err(failure()),
+            Some(Fault::HangBefore) => self.faults.gate().wait().await,
+            // Past the panic hook, which would print a trace for each of thousands of schedules.
+            Some(Fault::PanicBefore) => resume_unwind(Box::new("a faulty store panicked")),
+            _ => {}
+        }
+        let result = effect.await;
+        if fault == Some(Fault::HangAfter) {
+            self.faults.gate().wait().await;
+        }
+        for _ in 0..after {
+            yield_now().await;
+        }
+        if fault == Some(Fault::FailAfter) { Err(failure()) } else { result }
+    }
+}
+
+impl<S: Store> Store for Faulty<S> {
+    type Key = S::Key;
+    type Value = S::Value;
+
+    async fn get(&self, key: &S::Key) -> Result<Option<Entry<S::Value>>> {
+        self.call(Operation::Get, self.inner.get(key)).await
+    }
+
+    async fn set(&self, key: &S::Key, entry: Entry<S::Value>) -> Result<SetOutcome> {
+        if self.faults.refuses_next() {
+            let removal = self.call(Operation::Set, self.inner.remove(key)).await;
+            return removal.map(|()| SetOutcome::Refused(Refusal::TooLarge));
+        }
+        self.call(Operation::Set, self.inner.set(key, entry)).await
+    }
+
+    async fn remove(&self, key: &S::Key) -> Result<()> {
+        self.call(Operation::Remove, self.inner.remove(key)).await
+    }
+
+    async fn clear(&self) -> Result<()> {
+        self.call(Operation::Clear, self.inner.clear()).await
+    }
+
+    async fn get_at(&self, key: &S::Key, now: Timestamp) -> Result<Option<Entry<S::Value>>> {
+        self.call(Operation::Get, self.inner.get_at(key, now)).await
+    }
+
+    fn peek_with<R>(&self, key: &S::Key, read: impl FnOnce(&Entry<S::Value>) -> R) -> Option<R> {
+        // A peek answers only what a get would answer (S9), and a get would fail.
+        if self.faults.is_down(Operation::Get) { None } else { self.inner.peek_with(key, read) }
+    }
+
+    async fn flush(&self) -> Result<()> {
+        self.call(Operation::Flush, self.inner.flush()).await
+    }
+
+    fn len(&self) -> Option<u64> {
+        self.inner.len()
+    }
+
+    fn weight(&self) -> Option<u64> {
+        self.inner.weight()
+    }
+
+    fn describe(&self) -> Description {
+        Description::new("faulty").over(self.inner.describe())
+    }
+}
+
+/// The switches of a [`Faulty`]; clones move the same ones.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Faults(Arc<Mutex<Plan>>);
+
+#[derive(Debug, Default)]
+struct Plan {
+    before: usize,
+    after: usize,
+    down: bool,
+    down_for: Vec<Operation>,
+    always: HashMap<Operation, Fault>,
+    nth: HashMap<(Operation, u64), Fault>,
+    calls: HashMap<Operation, u64>,
+    log: Vec<Operation>,
+    gate: Gate,
+}
+
+impl Faults {
+    /// How often each call lets the others run, before its effect and after it.
+    pub(crate) fn yields(&self, before: usize, after: usize) {
+        let mut plan = self.0.lock();
+        (plan.before, plan.after) = (before, after);
+    }
+
+    /// From now on every call fails without effect.
+    pub(crate) fn down(&self) {
+        self.0.lock().down = true;
+    }
+
+    /// From now on calls of this kind fail without effect.
+    pub(crate) fn down_for(&self, operation: Operation) {
+        self.0.lock().down_for.push(operation);
+    }
+
+    /// Ends every outage.
+    pub(crate) fn up(&self) {
+        let mut plan = self.0.lock();
+        plan.down = false;
+        plan.down_for.clear();
+    }
+
+    /// Every call of this kind meets this fault.
+    pub(crate) fn always(&self, operation: Operation, fault: Fault) {
+        self.0.lock().always.insert(operation, fault);
+    }
+
+    /// The `nth` call of this kind from now on (0 is the next one) meets this fault.
+    pub(crate) fn on(&self, operation: Operation, nth: u64, fault: Fault) {
+        let mut plan = self.0.lock();
+        let call = plan.calls.get(&operation).copied().unwrap_or(0) + nth;
+        plan.nth.insert((operation, call), fault);
+    }
+
+    /// Calls behave from now on. Those that hang go on hanging.
+    pub(crate) fn heal(&self) {
+        self.up();
+        let mut plan = self.0.lock();
+        plan.always.clear();
+        plan.nth.clear();
+    }
+
+    /// Lets go of every call that hangs, and of those that would.
+    pub(crate) fn release(&self) {
+        self.gate().open();
+    }
+
+    /// Calls of this kind so far.
+    pub(crate) fn calls(&self, operation: Operation) -> u64 {
+        self.0.lock().calls.get(&operation).copied().unwrap_or(0)
+    }
+
+    /// Calls of any kind so far, in the order in which they began.
+    pub(crate) fn log(&self) -> Vec<Operation> {
+        self.0.lock().log.clone()
+    }
+
+    fn begin(&self, operation: Operation) -> (Option<Fault>, usize, usize) {
+        let mut plan = self.0.lock();
+        plan.log.push(operation);
+        let count = plan.calls.entry(operation).or_default();
+        let call = *count;
+        *count += 1;
+        let fault = plan.nth.get(&(operation, call)).or_else(|| plan.always.get(&operation)).copied();
+        (fault, plan.before, plan.after)
+    }
+
+    fn refuses_next(&self) -> bool {
+        let plan = self.0.lock();
+        let call = plan.calls.get(&Operation::Set).copied().unwrap_or(0);
+        let fault = plan.nth.get(&(Operation::Set, call)).or_else(|| plan.always.get(&Operation::Set));
+        fault == Some(&Fault::Refuse)
+    }
+
+    fn is_down(&self, operation: Operation) -> bool {
+        let plan = self.0.lock();
+        plan.down || plan.down_for.contains(&operation)
+    }
+
+    fn gate(&self) -> Gate {
+        self.0.lock().gate.clone()
+    }
+}

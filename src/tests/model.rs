@@ -1,0 +1,364 @@
+//! What a store may answer: a history of calls, and whether a lossy register explains it (law S3).
+
+use std::collections::{BTreeSet, HashSet};
+use std::fmt::{self, Debug, Display};
+use std::sync::Arc;
+
+use crate::entry::Entry;
+use crate::error::Result;
+use crate::key::Key;
+use crate::store::{SetOutcome, Store};
+use crate::sync::Mutex;
+use crate::time::Timestamp;
+
+/// How much a register may forget.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Loss {
+    /// Nothing: a miss must come from a removal.
+    Never,
+    /// Anything at any moment, for good.
+    Forgets,
+    /// Anything at any moment, also for a while (a tier was down): a miss says nothing.
+    Misses,
+}
+
+/// What a call asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Call<T> {
+    /// Reads.
+    Get,
+    /// Writes this.
+    Set(T),
+    /// Removes; `clear` is this, for every key.
+    Remove,
+}
+
+impl<T> Call<T> {
+    fn value(&self) -> Option<&T> {
+        if let Self::Set(value) = self { Some(value) } else { None }
+    }
+}
+
+/// What became of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Reply<T> {
+    /// A read saw this.
+    Saw(Option<T>),
+    /// A write or removal was acknowledged.
+    Done,
+    /// A write was refused: what was there is gone.
+    Refused,
+    /// It failed: the old, the new, or none (S4).
+    Failed,
+    /// It was dropped before its end.
+    Dropped,
+}
+
+/// One call, on one key or (`clear`) on all of them. Begin and end count events, not time.
+#[derive(Clone, Debug)]
+pub(crate) struct Event<K, T> {
+    task: String,
+    key: Option<K>,
+    call: Call<T>,
+    begin: usize,
+    end: Option<(usize, Reply<T>)>,
+}
+
+/// Calls as they begin and end. Clones write the same history.
+#[derive(Debug)]
+pub(crate) struct History<K, T>(Arc<Mutex<Log<K, T>>>);
+
+#[derive(Debug)]
+struct Log<K, T> {
+    events: Vec<Event<K, T>>,
+    ticks: usize,
+}
+
+impl<K, T> Clone for History<K, T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<K: Clone + Ord + Debug, T: Clone + Eq + Debug> History<K, T> {
+    /// Nothing happened yet.
+    pub(crate) fn new() -> Self {
+        Self(Arc::new(Mutex::new(Log { events: Vec::new(), ticks: 0 })))
+    }
+
+    /// A call begins. Dropping what this returns without [`Running::end`] means that it was cancelled.
+    pub(crate) fn begin(&self, task: &str, key: Option<K>, call: Call<T>) -> Running<K, T> {
+        let mut log = self.0.lock();
+        log.ticks += 1;
+        let event = Event { task: task.to_owned(), key, call, begin: log.ticks, end: None };
+        log.events.push(event);
+        Running { history: self.clone(), index: log.events.len() - 1 }
+    }
+
+    /// Every key that was named.
+    pub(crate) fn keys(&self) -> BTreeSet<K> {
+        self.0.lock().events.iter().filter_map(|event| event.key.clone()).collect()
+    }
+
+    /// Whether a register that begins empty and may forget this much explains the history of each key.
+    pub(crate) fn check(&self, loss: Loss) -> Result<(), Violation> {
+        for key in self.keys() {
+            let events = self.of(&key);
+            if !Search::new(&events, loss).explains(0, None) {
+                return Err(Violation { text: timeline(&format!("{key:?}"), &events, loss) });
+            }
+        }
+        Ok(())
+    }
+
+    /// [`History::check`] for a test: panics with the timeline.
+    #[track_caller]
+    pub(crate) fn assert(&self, loss: Loss) {
+        if let Err(violation) = self.check(loss) {
+            panic!("{violation}");
+        }
+    }
+
+    fn of(&self, key: &K) -> Vec<Event<K, T>> {
+        let log = self.0.lock();
+        log.events
+            .iter()
+            .filter(|event| event.key.as_ref().is_none_or(|named| named == key))
+            .cloned()
+            .collect()
+    }
+}
+
+/// A call that has not ended.
+#[derive(Debug)]
+pub(crate) struct Running<K, T> {
+    history: History<K, T>,
+    index: usize,
+}
+
+impl<K, T> Running<K, T> {
+    /// The call ends with this reply.
+    pub(crate) fn end(self, reply: Reply<T>) {
+        self.record(reply);
+    }
+
+    fn record(&self, reply: Reply<T>) {
+        let mut log = self.history.0.lock();
+        log.ticks += 1;
+        let now = log.ticks;
+        log.events[self.index].end.get_or_insert((now, reply));
+    }
+}
+
+impl<K, T> Drop for Running<K, T> {
+    fn drop(&mut self) {
+        self.record(Reply::Dropped);
+    }
+}
+
+/// A history that no such register has.
+#[derive(Debug)]
+pub(crate) struct Violation {
+    text: String,
+}
+
+impl Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// Looks for an order of effects, each within its call, that explains every reply (Wing and Gong 1993,
+/// with the memory of Lowe 2017).
+struct Search {
+    steps: Vec<Step>,
+    loss: Loss,
+    seen: HashSet<(u64, Option<usize>)>,
+}
+
+/// A call and its reply, with the place of its value among the written ones in place of the value.
+struct Step {
+    begin: usize,
+    end: usize,
+    effect: Effect,
+}
+
+#[derive(Clone, Copy)]
+enum Effect {
+    Nothing,
+    Sees(Option<usize>),
+    Becomes(Option<usize>),
+    MayBecome(Option<usize>),
+}
+
+/// Stands for a value that nobody wrote.
+const INVENTED: usize = usize::MAX;
+
+impl Search {
+    fn new<K, T: Eq>(events: &[Event<K, T>], loss: Loss) -> Self {
+        assert!(events.len() <= 64, "a history has at most 64 calls a key");
+        let written: Vec<&T> = events.iter().filter_map(|event| event.call.value()).collect();
+        let place = |value: &T| written.iter().position(|known| *known == value).unwrap_or(INVENTED);
+        let steps = events.iter().map(|event| Step {
+            begin: event.begin,
+            end: event.end.as_ref().map_or(usize::MAX, |(end, _)| *end),
+            effect: match (&event.call, event.end.as_ref().map(|(_, reply)| reply)) {
+                (Call::Get, Some(Reply::Saw(None))) if loss == Loss::Misses => Effect::Nothing,
+                (Call::Get, Some(Reply::Saw(seen))) => Effect::Sees(seen.as_ref().map(place)),
+                (Call::Get, _) => Effect::Nothing,
+                (Call::Set(new), Some(Reply::Done)) => Effect::Becomes(Some(place(new))),
+                (Call::Set(_), Some(Reply::Refused)) | (Call::Remove, Some(Reply::Done)) => {
+                    Effect::Becomes(None)
+                }
+                (Call::Set(new), _) => Effect::MayBecome(Some(place(new))),
+                (Call::Remove, _) => Effect::MayBecome(None),
+            },
+        });
+        Self { steps: steps.collect(), loss, seen: HashSet::new() }
+    }
+
+    /// `done` has a bit for each call that is already placed.
+    fn explains(&mut self, done: u64, holds: Option<usize>) -> bool {
+        let open: Vec<usize> = (0..self.steps.len()).filter(|&index| done & (1 << index) == 0).collect();
+        let Some(first_end) = open.iter().map(|&index| self.steps[index].end).min() else { return true };
+        if !self.seen.insert((done, holds)) {
+            return false;
+        }
+        for index in open {
+            // Only a call that began before every open call has ended can come first.
+            if self.steps[index].begin > first_end {
+                continue;
+            }
+            let nexts: &[_] = match self.steps[index].effect {
+                Effect::Nothing => &[holds],
+                Effect::Sees(seen) if seen == holds => &[holds],
+                Effect::Sees(_) => &[],
+                Effect::Becomes(next) => &[next],
+                Effect::MayBecome(next) => &[holds, next, None],
+            };
+            if nexts.iter().any(|&next| self.explains(done | (1 << index), next)) {
+                return true;
+            }
+        }
+        // Forgetting is a step of its own.
+        self.loss == Loss::Forgets && holds.is_some() && self.explains(done, None)
+    }
+}
+
+/// One line a begin or end, one column a task.
+fn timeline<K, T: Debug>(key: &str, events: &[Event<K, T>], loss: Loss) -> String {
+    let mut tasks: Vec<&str> = Vec::new();
+    for event in events {
+        if !tasks.contains(&event.task.as_str()) {
+            tasks.push(&event.task);
+        }
+    }
+    let mut lines = Vec::new();
+    for event in events {
+        let column = tasks.iter().position(|task| *task == event.task).unwrap_or(0);
+        lines.push((event.begin, column, format!("{:?} ..", event.call)));
+        if let Some((end, reply)) = &event.end {
+            lines.push((*end, column, format!(".. {reply:?}")));
+        }
+    }
+    lines.sort_by_key(|&(tick, ..)| tick);
+    let width = lines.iter().map(|(.., text)| text.len()).chain(tasks.iter().map(|task| task.len())).max();
+    let width = width.unwrap_or(0) + 2;
+    let head = format!("S3: no register (loss: {loss:?}) has this history of key {key}:");
+    let names = tasks.iter().map(|task| format!("{task:width$}")).collect::<Vec<_>>().concat();
+    let rows = lines
+        .iter()
+        .map(|(tick, column, what)| format!("{tick:4} {:indent$}{what}", "", indent = column * width));
+    [head, format!("     {names}")].into_iter().chain(rows).collect::<Vec<_>>().join("\n")
+}
+
+/// A store whose calls go into a history under the name of a task.
+#[derive(Clone, Debug)]
+pub(crate) struct Client<S, H> {
+    store: S,
+    task: String,
+    history: H,
+}
+
+/// The history of a store.
+pub(crate) type StoreHistory<S> = History<<<S as Store>::Key as ToOwned>::Owned, Entry<<S as Store>::Value>>;
+
+impl<S> Client<S, StoreHistory<S>>
+where
+    S: Store<Key: Key<Owned: Ord + Debug>, Value: Eq + Debug>,
+{
+    /// Calls `store` as `task`.
+    pub(crate) fn new(store: S, task: impl Into<String>, history: &StoreHistory<S>) -> Self {
+        Self { store, task: task.into(), history: history.clone() }
+    }
+
+    /// A recorded `get`.
+    pub(crate) async fn get(&self, key: &S::Key) -> Result<Option<Entry<S::Value>>> {
+        let running = self.begin(Some(key), Call::Get);
+        let result = self.store.get(key).await;
+        running.end(result.as_ref().map_or(Reply::Failed, |seen| Reply::Saw(seen.clone())));
+        result
+    }
+
+    /// A recorded `get_at`.
+    pub(crate) async fn get_at(&self, key: &S::Key, now: Timestamp) -> Result<Option<Entry<S::Value>>> {
+        let running = self.begin(Some(key), Call::Get);
+        let result = self.store.get_at(key, now).await;
+        running.end(result.as_ref().map_or(Reply::Failed, |seen| Reply::Saw(seen.clone())));
+        result
+    }
+
+    /// A recorded `get_many`.
+    pub(crate) async fn get_many(&self, keys: &[&S::Key], now: Timestamp) {
+        let running: Vec<_> = keys.iter().map(|key| self.begin(Some(key), Call::Get)).collect();
+        let results = self.store.get_many(keys, now).await;
+        for (running, result) in running.into_iter().zip(results) {
+            running.end(result.map_or(Reply::Failed, Reply::Saw));
+        }
+    }
+
+    /// A recorded `peek`; one that does not answer says nothing and is not recorded.
+    pub(crate) fn peek(&self, key: &S::Key) -> Option<Entry<S::Value>> {
+        let seen = self.store.peek_with(key, Entry::clone);
+        if seen.is_some() {
+            self.begin(Some(key), Call::Get).end(Reply::Saw(seen.clone()));
+        }
+        seen
+    }
+
+    /// A recorded `set`.
+    pub(crate) async fn set(&self, key: &S::Key, entry: Entry<S::Value>) -> Result<SetOutcome> {
+        let running = self.begin(Some(key), Call::Set(entry.clone()));
+        let result = self.store.set(key, entry).await;
+        running.end(match result {
+            Ok(SetOutcome::Stored) => Reply::Done,
+            Ok(SetOutcome::Refused(_)) => Reply::Refused,
+            Err(_) => Reply::Failed,
+        });
+        result
+    }
+
+    /// A recorded `remove`.
+    pub(crate) async fn remove(&self, key: &S::Key) -> Result<()> {
+        let running = self.begin(Some(key), Call::Remove);
+        let result = self.store.remove(key).await;
+        running.end(if result.is_ok() { Reply::Done } else { Reply::Failed });
+        result
+    }
+
+    /// A recorded `clear`.
+    pub(crate) async fn clear(&self) -> Result<()> {
+        let running = self.begin(None, Call::Remove);
+        let result = self.store.clear().await;
+        running.end(if result.is_ok() { Reply::Done } else { Reply::Failed });
+        result
+    }
+
+    fn begin(
+        &self,
+        key: Option<&S::Key>,
+        call: Call<Entry<S::Value>>,
+    ) -> Running<<S::Key as ToOwned>::Owned, Entry<S::Value>> {
+        self.history.begin(&self.task, key.map(ToOwned::to_owned), call)
+    }
+}
