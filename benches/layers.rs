@@ -3,9 +3,8 @@
 //! `cargo bench --bench layers` measures everything in one run and ends in a table of ratios, because
 //! nanoseconds are those of a machine and ratios are those of the code.
 
-#![allow(missing_docs, reason = "a bench has no readers of its documentation")]
+#![expect(clippy::expect_used, reason = "a bench that cannot begin may stop")]
 
-use std::cell::RefCell;
 use std::future::Future;
 use std::hint::black_box;
 use std::pin::pin;
@@ -13,115 +12,152 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use criterion::Criterion;
-use larder::{Cache, Memory, Store, StoreExt};
+use larder::{Cache, Clock, Entry, Lifetime, Memory, Store, StoreExt, SystemClock, Timestamp};
 
 /// Read in an order that no prefetcher knows, all of them in the processor's cache.
 const KEYS: u64 = 1024;
 const HOUR: Duration = Duration::from_secs(60 * 60);
+/// A round reads each stack this often, about half a millisecond, so that the ratios compare what ran
+/// side by side.
+const READS: u64 = 20_000;
+const ROUNDS: usize = 500;
 
-/// The order of measuring, with the median of each.
-#[derive(Default)]
-struct Results(RefCell<Vec<(String, f64)>>);
+/// A stack to read from: its name, and the time that a number of hits takes.
+struct Subject {
+    name: &'static str,
+    hits: Box<dyn Fn(u64) -> Duration>,
+}
 
 fn main() {
-    let mut criterion = Criterion::default()
-        .warm_up_time(Duration::from_millis(500))
-        .measurement_time(Duration::from_secs(2))
-        .configure_from_args();
-    let results = Results::default();
-
     let memory = || Memory::<u64, u64>::new(100_000);
     let one = || memory().fresh_for_at_most(HOUR);
     let three = || one().inspect(|_| {}).fresh_for_at_most(HOUR);
     let five = || three().inspect(|_| {}).fresh_for_at_most(HOUR);
+    let each_boxed = memory().fresh_for_at_most(HOUR).boxed().inspect(|_| {}).boxed();
+    let each_boxed = each_boxed.fresh_for_at_most(HOUR).boxed().inspect(|_| {}).boxed();
+    let each_boxed = each_boxed.fresh_for_at_most(HOUR).boxed();
+    let subjects = [
+        bare("bare store", memory()),
+        bare_async("bare store, async get", memory()),
+        bare_and_clock("bare store, and the clock", memory()),
+        engine_peek("engine, peek", memory()),
+        engine("engine", memory()),
+        engine("engine, 1 adapter", one()),
+        engine("engine, 3 adapters", three()),
+        engine("engine, 5 adapters", five()),
+        engine("engine, boxed", memory().boxed()),
+        engine("engine, 1 adapter, boxed", one().boxed()),
+        engine("engine, 3 adapters, boxed", three().boxed()),
+        engine("engine, 5 adapters, boxed", five().boxed()),
+        engine("engine, 5 adapters, each boxed", each_boxed),
+        engine("engine, L1 of a chain", memory().chain(memory())),
+        engine("engine, L1 of three tiers", memory().chain(memory()).chain(memory())),
+    ];
 
-    bare(&mut criterion, &results, "bare store", filled(memory()));
-    engine(&mut criterion, &results, "engine", memory());
-    engine(&mut criterion, &results, "engine, 1 adapter", one());
-    engine(&mut criterion, &results, "engine, 3 adapters", three());
-    engine(&mut criterion, &results, "engine, 5 adapters", five());
-    engine(&mut criterion, &results, "engine, boxed", memory().boxed());
-    engine(&mut criterion, &results, "engine, 1 adapter, boxed", one().boxed());
-    engine(&mut criterion, &results, "engine, 3 adapters, boxed", three().boxed());
-    engine(&mut criterion, &results, "engine, 5 adapters, boxed", five().boxed());
-    engine(
-        &mut criterion,
-        &results,
-        "engine, 5 adapters, each boxed",
-        memory()
-            .fresh_for_at_most(HOUR)
-            .boxed()
-            .inspect(|_| {})
-            .boxed()
-            .fresh_for_at_most(HOUR)
-            .boxed()
-            .inspect(|_| {})
-            .boxed()
-            .fresh_for_at_most(HOUR)
-            .boxed(),
-    );
-    engine(&mut criterion, &results, "engine, L1 of a chain", memory().chain(memory()));
-    engine(&mut criterion, &results, "engine, L1 of three tiers", memory().chain(memory()).chain(memory()));
-
+    let mut criterion = Criterion::default()
+        .warm_up_time(Duration::from_millis(300))
+        .measurement_time(Duration::from_secs(1))
+        .configure_from_args();
+    for subject in &subjects {
+        criterion.bench_function(subject.name, |bencher| bencher.iter_custom(&subject.hits));
+    }
     criterion.final_summary();
-    results.print();
+    // `cargo test --benches` asks for one run of each and no numbers.
+    if std::env::args().any(|argument| argument == "--bench") {
+        print_ratios(&subjects);
+    }
 }
 
 /// The least that a reader of the store alone would do.
-fn bare(criterion: &mut Criterion, results: &Results, name: &str, store: impl Store<Key = u64, Value = u64>) {
-    measure(criterion, results, name, |key| store.peek_with(&key, |entry| *entry.value()));
+fn bare(name: &'static str, store: Memory<u64, u64>) -> Subject {
+    let store = filled(store);
+    subject(name, move |key| store.peek_with(&key, |entry| *entry.value()))
+}
+
+/// The same as a call that might wait.
+fn bare_async(name: &'static str, store: Memory<u64, u64>) -> Subject {
+    let store = filled(store);
+    subject(name, move |key| Some(at_once(store.get(&key)).ok()??.into_value()))
+}
+
+/// The same, and a look at the clock: the least that a cache with lifetimes can do.
+fn bare_and_clock(name: &'static str, store: Memory<u64, u64>) -> Subject {
+    let store = filled(store);
+    subject(name, move |key| {
+        store.peek_with(&key, |entry| {
+            (SystemClock.now() <= entry.lifetime().fresh_until()).then(|| *entry.value())
+        })?
+    })
+}
+
+fn filled(store: Memory<u64, u64>) -> Memory<u64, u64> {
+    for key in 0..KEYS {
+        let entry = Entry::new(key, Lifetime::forever(Timestamp::EPOCH));
+        at_once(store.set(&key, entry)).expect("memory does not fail");
+    }
+    store
 }
 
 /// A hit as callers write it.
-fn engine(
-    criterion: &mut Criterion,
-    results: &Results,
-    name: &str,
-    store: impl Store<Key = u64, Value = u64> + 'static,
-) {
+fn engine(name: &'static str, store: impl Store<Key = u64, Value = u64> + 'static) -> Subject {
     let cache = Cache::builder(store).ttl(HOUR).build().expect("a valid policy");
     for key in 0..KEYS {
         at_once(cache.set(&key, key)).expect("memory does not fail");
     }
-    measure(criterion, results, name, |key| at_once(cache.get_or_compute(&key, || async { 0 })).ok());
+    subject(name, move |key| at_once(cache.get_or_compute(&key, || async { 0 })).ok())
 }
 
-fn measure(criterion: &mut Criterion, results: &Results, name: &str, read: impl Fn(u64) -> Option<u64>) {
+/// A hit without the future of `get_or_compute`.
+fn engine_peek(name: &'static str, store: Memory<u64, u64>) -> Subject {
+    let cache = Cache::builder(filled(store)).no_expiration().build().expect("a valid policy");
+    subject(name, move |key| cache.peek(&key))
+}
+
+fn subject(name: &'static str, read: impl Fn(u64) -> Option<u64> + 'static) -> Subject {
     for key in 0..KEYS {
         assert_eq!(read(key), Some(key), "{name}: every read is a hit");
     }
-    let mut samples = Vec::new();
-    criterion.bench_function(name, |bencher| {
-        bencher.iter_custom(|iterations| {
-            let mut key = 0;
-            let began = now();
-            for _ in 0..iterations {
-                black_box(read(black_box(key)));
-                key = (key * 5 + 1) % KEYS;
-            }
-            let took = now().duration_since(began);
-            if iterations >= 10_000 {
-                #[expect(clippy::cast_precision_loss, reason = "nanoseconds of a bench")]
-                samples.push(took.as_nanos() as f64 / iterations as f64);
-            }
-            took
-        });
-    });
-    samples.sort_by(f64::total_cmp);
-    if let Some(median) = samples.get(samples.len() / 2) {
-        results.0.borrow_mut().push((name.to_owned(), *median));
-    }
+    let hits = move |iterations| {
+        let mut key = 0;
+        let began = now();
+        for _ in 0..iterations {
+            black_box(read(black_box(key)));
+            key = (key * 5 + 1) % KEYS;
+        }
+        now().duration_since(began)
+    };
+    Subject { name, hits: Box::new(hits) }
 }
 
-impl Results {
-    fn print(&self) {
-        let results = self.0.borrow();
-        let of = |wanted: &str| results.iter().find(|(name, _)| name == wanted).map(|(_, median)| *median);
-        let (Some(bare), Some(engine)) = (of("bare store"), of("engine")) else { return };
-        println!("{:<32} {:>9} {:>12} {:>10}", "a hit", "median ns", "/ bare store", "/ engine");
-        for (name, median) in results.iter() {
-            println!("{name:<32} {median:>9.1} {:>12.2} {:>10.2}", median / bare, median / engine);
+/// All of them by turns, so that what else the machine does falls on all alike. The least of the rounds is
+/// the one that was disturbed least.
+#[expect(clippy::cast_precision_loss, reason = "nanoseconds of a bench")]
+fn print_ratios(subjects: &[Subject]) {
+    let mut times = vec![Vec::with_capacity(ROUNDS); subjects.len()];
+    for _ in 0..ROUNDS {
+        for (subject, times) in subjects.iter().zip(&mut times) {
+            times.push((subject.hits)(READS).as_nanos() as f64 / READS as f64);
         }
+    }
+    for times in &mut times {
+        times.sort_by(f64::total_cmp);
+    }
+    let named = |name| subjects.iter().position(|subject| subject.name == name).unwrap_or(0);
+    let (bare, engine) = (named("bare store"), named("engine"));
+    let (least, median) = (|index: usize| times[index][0], |index: usize| times[index][ROUNDS / 2]);
+    println!(
+        "\n{:<32} {:>9} {:>9} {:>14} {:>10}",
+        "a hit, by turns", "least ns", "median ns", "least / bare", "/ engine"
+    );
+    for (index, subject) in subjects.iter().enumerate() {
+        println!(
+            "{:<32} {:>9.1} {:>9.1} {:>14.2} {:>10.2}",
+            subject.name,
+            least(index),
+            median(index),
+            least(index) / least(bare),
+            least(index) / least(engine)
+        );
     }
 }
 
@@ -131,15 +167,6 @@ fn at_once<T>(future: impl Future<Output = T>) -> T {
         Poll::Ready(answer) => answer,
         Poll::Pending => unreachable!("memory answers at once"),
     }
-}
-
-fn filled<S: Store<Key = u64, Value = u64>>(store: S) -> S {
-    use larder::{Entry, Lifetime, Timestamp};
-    for key in 0..KEYS {
-        at_once(store.set(&key, Entry::new(key, Lifetime::forever(Timestamp::EPOCH))))
-            .expect("memory stores");
-    }
-    store
 }
 
 #[expect(clippy::disallowed_methods, reason = "a bench measures the time")]

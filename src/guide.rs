@@ -34,3 +34,8 @@ pub mod design {
 pub mod architecture {
     #![doc = include_str!("../docs/architecture.md")]
 }
+
+/// What each layer costs, as ratios, and how to measure them.
+pub mod performance {
+    #![doc = include_str!("../docs/performance.md")]
+}

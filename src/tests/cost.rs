@@ -85,12 +85,12 @@ fn the_future_of_a_call_is_small_and_the_same_over_any_stack() {
 /// What a call's closure captures is part of the caller's future, and nothing else grows with it.
 #[test]
 fn the_future_of_a_call_grows_by_what_the_computation_captures() {
-    fn size(future: impl Future) -> usize {
-        size_of_val(&future)
+    fn size(future: &impl Future) -> usize {
+        size_of_val(future)
     }
     let cache = cache(memory());
     let captured = [0u64; 8];
-    let small = size(cache.get_or_compute(&1, || async { 10 }));
-    let large = size(cache.get_or_compute(&1, move || async move { captured[0] }));
+    let small = size(&cache.get_or_compute(&1, || async { 10 }));
+    let large = size(&cache.get_or_compute(&1, move || async move { captured[0] }));
     assert_eq!(large, small + size_of_val(&captured));
 }
