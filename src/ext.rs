@@ -115,7 +115,7 @@ pub trait StoreExt: Store {
     /// let pages = Memory::<str, String>::new(1_000_000).byte_limited(100_000);
     /// let page = |bytes| Entry::new("x".repeat(bytes), Lifetime::forever(Timestamp::EPOCH));
     /// for number in 0..100 {
-    ///     assert_eq!(pages.set(&format!("/{number}"), page(9_000)).await?, SetOutcome::Stored);
+    ///     assert_eq!(pages.set(&format!("/{number}"), page(9_500)).await?, SetOutcome::Stored);
     ///     assert!(pages.weight().unwrap() <= 100_000);
     /// }
     /// assert_eq!(pages.len(), Some(10));

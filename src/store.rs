@@ -109,6 +109,7 @@ pub enum Refusal {
     message = "`{Self}` is not a store",
     note = "implement `larder::Store` for it: `get`, `set`, `remove`, `clear`"
 )]
+#[expect(clippy::len_without_is_empty, reason = "what is not known is not empty either")]
 pub trait Store: Send + Sync {
     /// What entries are looked up by, borrowed: `str`, `u64`, a tuple.
     type Key: Key + ?Sized;

@@ -27,12 +27,26 @@ pub(crate) struct Args {
     pub(crate) memory_mib: u64,
 
     /// The bound of the file tier, in MiB
-    #[arg(long, default_value_t = 512)]
+    #[arg(long, default_value_t = 512, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) disk_mib: u64,
 
     /// How many requests are under way at once [default: one per processor]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=4096))]
     pub(crate) clients: Option<u16>,
+}
+
+/// How much each tier may hold.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    pub(crate) memory_bytes: u64,
+    pub(crate) disk_bytes: u64,
+}
+
+impl Args {
+    pub(crate) fn bounds(&self) -> Bounds {
+        let bytes = |mebibytes: u64| mebibytes.saturating_mul(1 << 20);
+        Bounds { memory_bytes: bytes(self.memory_mib), disk_bytes: bytes(self.disk_mib) }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -15,48 +15,63 @@ mod tally;
 mod trace;
 
 use std::error::Error;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
 use larder::codec::Postcard;
 use larder::{BoxFuture, Cache, Chain, Clock, ManualClock, Memory, Store, StoreExt, SystemClock};
-use larder_file::File;
+use larder_file::FileStore;
 
-use crate::args::{Args, Scenario};
+use crate::args::{Args, Bounds, Scenario};
 use crate::origin::{Origin, Page};
 use crate::replay::{Replay, Seen};
 use crate::report::{count, mebibytes, share, table, time};
-use crate::tally::{Answers, Tier};
+use crate::tally::{Answers, Counted, Tier};
 
 /// How long a shutdown may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 const HOUR: Duration = Duration::from_secs(60 * 60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// The stack: typed pages in memory, encoded ones in files. `saw` is told what each tier was asked.
-fn stack(
-    dir: &Path,
-    args: &Args,
-    [memory_saw, files_saw]: [Tier; 2],
+/// The stack: typed pages in memory, in front of encoded ones in files. The tallies see what each tier is
+/// asked.
+async fn stack(
+    dir: PathBuf,
+    bounds: Bounds,
+    seen: [Tier; 2],
+    clock: impl Clock + Clone,
 ) -> larder::Result<Chain<impl Store<Key = str, Value = Arc<Page>>, impl Store<Key = str, Value = Arc<Page>>>>
 {
+    let [memory_seen, files_seen] = seen;
     let memory = Memory::<str, Arc<Page>>::new(usize::MAX)
-        .byte_limited(args.memory_mib.saturating_mul(1 << 20))
-        .inspect(move |access| memory_saw.saw(access));
-    let files = File::builder(dir)
-        .max_bytes(args.disk_mib.saturating_mul(1 << 20))
-        .open()?
+        .byte_limited(bounds.memory_bytes)
+        .inspect(move |access| memory_seen.saw(access));
+    let files = FileStore::at(dir)
+        .max_bytes(bounds.disk_bytes)
+        .clock(clock.clone())
+        .open()
+        .await?
         .encoded(Postcard)
-        .inspect(move |access| files_saw.saw(access));
-    Ok(memory.chain(files))
+        .inspect(move |access| files_seen.saw(access));
+    Ok(memory.chain(files).clock(clock))
 }
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn Error>> {
-    let args = Args::parse();
-    let replay = Replay::new(&args)?;
+async fn main() -> ExitCode {
+    match run(&Args::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("quickstart: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(args: &Args) -> Result<(), Box<dyn Error>> {
+    let replay = Replay::new(args)?;
     println!(
         "{} requests for {} pages of a web shop, {} at a time",
         count(replay.len() as u64),
@@ -67,8 +82,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let temporary = tempfile::Builder::new().prefix("larder-quickstart-").tempdir()?;
     let dir = args.dir.as_deref().unwrap_or(temporary.path());
     match args.scenario {
-        Scenario::Steady => steady(&dir.join("steady"), &args, &replay).await,
-        Scenario::Outage => outage(&dir.join("outage"), &args, &replay).await,
+        Scenario::Steady => steady(&dir.join("steady"), args, &replay).await,
+        Scenario::Outage => outage(&dir.join("outage"), args, &replay).await,
     }
 }
 
@@ -76,10 +91,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
 async fn steady(dir: &Path, args: &Args, replay: &Replay) -> Result<(), Box<dyn Error>> {
     let (memory, files, answers) = (Tier::default(), Tier::default(), Answers::default());
     let listener = answers.clone();
-    let cache = Cache::builder(stack(dir, args, [memory.clone(), files.clone()])?)
-        .ttl(DAY)
-        .events(move |event| listener.saw(event))
-        .build()?;
+    let cache = Cache::builder(
+        stack(dir.to_owned(), args.bounds(), [memory.clone(), files.clone()], SystemClock).await?,
+    )
+    .ttl(DAY)
+    .events(move |event| listener.saw(event))
+    .build()?;
     println!("{}", start(cache.store().lower(), dir));
 
     let origin = Arc::new(Origin::default());
@@ -103,7 +120,7 @@ async fn steady(dir: &Path, args: &Args, replay: &Replay) -> Result<(), Box<dyn 
         )
     );
     println!(
-        "\n{} of {} requests answered, {} pages rendered by the origin, {} requests shared a rendering",
+        "\n{} of {} requests answered; {} pages rendered by the origin; {} requests joined one under way",
         count(seen.answered),
         count(replay.len() as u64),
         count(origin.calls()),
@@ -111,7 +128,7 @@ async fn steady(dir: &Path, args: &Args, replay: &Replay) -> Result<(), Box<dyn 
     );
     println!("{}", comparison(seen.took, without.took, sample, replay.len()));
     println!("\n{}", cache.describe());
-    verdict(seen)
+    verdict(answers.counted(), seen)
 }
 
 /// The origin fails half-way. The clock is moved by hand, so that hours pass at once.
@@ -120,44 +137,46 @@ async fn outage(dir: &Path, args: &Args, replay: &Replay) -> Result<(), Box<dyn 
     let listener = answers.clone();
     // A day ago, so that what is left on the disk is never from the future.
     let clock = ManualClock::new(SystemClock.now().saturating_sub(DAY));
-    let cache = Cache::builder(stack(dir, args, [Tier::default(), Tier::default()])?)
-        .ttl(HOUR)
-        .stale(HOUR)
-        .keep_stale_on_error(DAY)
-        .clock(clock.clone())
-        .events(move |event| listener.saw(event))
-        .build()?;
+    let cache = Cache::builder(
+        stack(dir.to_owned(), args.bounds(), [Tier::default(), Tier::default()], clock.clone()).await?,
+    )
+    .ttl(HOUR)
+    .stale(HOUR)
+    .keep_stale_on_error(DAY)
+    .clock(clock.clone())
+    .events(move |event| listener.saw(event))
+    .build()?;
     println!("{}", start(cache.store().lower(), dir));
 
     let origin = Arc::new(Origin::default());
     let (all, half) = (replay.len(), replay.len() / 2);
-    // When, what has happened, is the origin down, which requests.
+    // When, whether the origin is down, which requests.
     let acts = [
-        (Duration::ZERO, "origin up", false, 0..all),
-        (HOUR * 3 / 2, "origin down, pages stale", true, 0..half),
-        (HOUR * 6, "origin down, pages expired", true, half..all),
-        (HOUR * 7, "origin up again", false, all - all / 8..all),
+        (Duration::ZERO, false, 0..all),
+        (HOUR * 3 / 2, true, 0..half),
+        (HOUR * 6, true, half..all),
+        (HOUR * 7, false, all - all / 8..all),
     ];
     let began = clock.now();
     let mut rows = Vec::new();
     let mut total = Seen::default();
-    for (after, label, down, range) in acts {
+    for (after, down, range) in acts {
         clock.set(began.saturating_add(after));
         origin.fail(down);
-        let (before, calls, failures) = (answers.counted(), origin.calls(), origin.failures());
-        let requests = range.len();
-        let seen = replay.run(label, range, through(&cache, &origin)).await?;
+        let (before, failures) = (answers.counted(), origin.failures());
+        let name = if down { "origin down" } else { "origin up" };
+        let seen = replay.run(name, range, through(&cache, &origin)).await?;
         let by = answers.counted().since(before);
         rows.push(vec![
-            format!("{label} (after {} min)", after.as_secs() / 60),
-            count(requests as u64),
+            format!("after {} min\n{name}", after.as_secs() / 60),
+            count(seen.requests()),
             count(seen.answered),
             count(by.fresh),
             count(by.stale),
             count(by.stale_on_error),
             count(by.computed),
             count(by.joined),
-            format!("{} / {}", count(origin.calls() - calls), count(origin.failures() - failures)),
+            count(origin.failures() - failures),
             time(seen.took),
         ]);
         total = total.and(seen);
@@ -168,21 +187,22 @@ async fn outage(dir: &Path, args: &Args, replay: &Replay) -> Result<(), Box<dyn 
         "answered",
         "fresh",
         "stale",
-        "stale on error",
+        "stale\non error",
         "computed",
         "joined",
-        "origin / failed",
+        "origin\nfailures",
         "time",
     ];
     println!("\n{}", table(&header, rows));
     println!(
-        "\n{} of {} requests answered",
+        "\n{} of {} requests answered, {} of them while the origin was down",
         count(total.answered),
-        count(total.answered + total.unanswered + total.wrong)
+        count(total.requests()),
+        count(all as u64)
     );
     cache.shutdown(PATIENCE).await?;
     println!("\n{}", cache.describe());
-    verdict(total)
+    verdict(answers.counted(), total)
 }
 
 /// How the clients ask: the cache, and behind it the origin.
@@ -232,16 +252,22 @@ fn comparison(with: Duration, sample_took: Duration, sample: usize, all: usize) 
         return String::new();
     };
     let without = each.saturating_mul(u32::try_from(all).unwrap_or(u32::MAX));
+    let ratio = without.as_nanos() * 10 / with.as_nanos().max(1);
     format!(
-        "{} with the cache, {} without it (estimated: {} requests took {})",
+        "{} with the cache, {} without it: {}.{} times as fast (estimated: {} requests without it took {})",
         time(with),
         time(without),
+        ratio / 10,
+        ratio % 10,
         count(sample as u64),
         time(sample_took)
     )
 }
 
-fn verdict(seen: Seen) -> Result<(), Box<dyn Error>> {
+fn verdict(counted: Counted, seen: Seen) -> Result<(), Box<dyn Error>> {
+    if counted.failed_stores > 0 {
+        println!("\n{} calls to the stack failed, and the cache did without", count(counted.failed_stores));
+    }
     match (seen.unanswered, seen.wrong) {
         (0, 0) => Ok(()),
         (unanswered, wrong) => {

@@ -32,6 +32,10 @@ pub(crate) struct Seen {
 }
 
 impl Seen {
+    pub(crate) fn requests(self) -> u64 {
+        self.answered + self.unanswered + self.wrong
+    }
+
     /// Both together.
     pub(crate) fn and(self, other: Self) -> Self {
         Self {
@@ -110,7 +114,7 @@ fn now() -> Instant {
 /// A bar on standard error, if that is a terminal.
 fn progress(label: &'static str, requests: usize) -> ProgressBar {
     let bar = ProgressBar::new(requests as u64).with_message(label);
-    match ProgressStyle::with_template("{msg} {wide_bar} {human_pos}/{human_len} {per_sec} {eta}") {
+    match ProgressStyle::with_template("{msg} {wide_bar} {human_pos}/{human_len} {eta}") {
         Ok(style) => bar.with_style(style),
         Err(_) => bar,
     }

@@ -8,7 +8,7 @@ use comfy_table::{CellAlignment, Table};
 /// A table: the first column is text, the others are numbers.
 pub(crate) fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> Table {
     let mut table = Table::new();
-    table.load_preset(UTF8_FULL_CONDENSED).set_header(header.iter().copied());
+    table.load_style(UTF8_FULL_CONDENSED).set_header(header.iter().copied());
     for row in rows {
         table.add_row(row);
     }

@@ -252,22 +252,32 @@ mod tests {
     /// S10: writers that wait in the middle of their writes do not take the same room twice.
     #[test]
     fn writers_take_turns() {
-        let mut shelf = Shelf::new();
-        shelf.yields = true;
-        let store = ByteLimited::weighed(shelf, 10, weigher());
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        runtime.block_on(async {
-            let bulk = [("c", of_length(5)), ("d", of_length(6))];
-            let (a, b, many) = tokio::join!(
-                store.set("a", of_length(5)),
-                store.set("b", of_length(5)),
-                store.set_many(&bulk)
-            );
-            assert_eq!(a.unwrap(), SetOutcome::Stored);
-            assert_eq!(b.unwrap(), SetOutcome::Stored);
-            assert!(many.into_iter().all(|set| set.unwrap() == SetOutcome::Stored));
-        });
-        assert!(store.weight().unwrap() <= 10);
+        for (one, two, bulk) in [(5, 5, [5, 6]), (9, 9, [1, 1]), (1, 9, [3, 3]), (3, 3, [0, 9])] {
+            let mut shelf = Shelf::new();
+            shelf.yields = true;
+            let store = ByteLimited::weighed(shelf, 10, weigher());
+            runtime.block_on(async {
+                let bulk = [("c", of_length(bulk[0])), ("d", of_length(bulk[1]))];
+                let (many, one, two) = tokio::join!(
+                    store.set_many(&bulk),
+                    store.set("a", of_length(one)),
+                    store.set("b", of_length(two)),
+                );
+                assert!(many.into_iter().chain([one, two]).all(|set| set.unwrap() == SetOutcome::Stored));
+            });
+            assert!(store.weight().unwrap() <= 10);
+        }
+    }
+
+    #[test]
+    fn a_bound_of_zero_holds_nothing_that_weighs_nothing_either() {
+        let store = Shelf::<str, String>::new();
+        let store = ByteLimited::weighed(store, 0, Weigher::new(|_, _| 0));
+        let refused = SetOutcome::Refused(Refusal::KeepsNothing);
+        assert_eq!(now(store.set("a", of_length(1))).unwrap(), refused);
+        assert_eq!(now(store.set_many(&[("a", of_length(1))])).pop().unwrap().unwrap(), refused);
+        assert_eq!(store.len(), Some(0));
     }
 
     /// S10, with real threads, at every instant.

@@ -139,17 +139,10 @@ where
             add(&self.counts.skipped);
             return;
         };
-        match self.upper.set(key, entry.clone()).await {
-            Ok(outcome) => {
-                self.absent_above.unmark(key);
-                if outcome == SetOutcome::Stored {
-                    add(&self.counts.backfills);
-                }
-            }
-            Err(_) => {
-                add(&self.counts.upper_failures);
-                self.absent_above.mark(key, || self.clock.now());
-            }
+        let above = self.upper.set(key, entry.clone()).await;
+        self.note(key, &self.absent_above, &self.counts.upper_failures, &above);
+        if let Ok(SetOutcome::Stored) = above {
+            add(&self.counts.backfills);
         }
     }
 

@@ -243,12 +243,15 @@ mod tests {
         /// D1, S1, S11.
         #[test]
         fn typed_and_untyped_stores_answer_alike(history in history()) {
-            alike(undecorated, |history| play(&Encoded::new(Shelf::<str, Bytes>::new(), Postcard), history), &history)?;
+            let encoded = || Encoded::new(Shelf::<str, Bytes>::new(), Postcard);
+            alike(undecorated, |history| play(&encoded(), history), &history)?;
         }
 
         /// S6.
         #[test]
-        fn different_keys_never_share_an_entry(keys in prop::collection::hash_set(any::<(String, u8)>(), 0..40)) {
+        fn different_keys_never_share_an_entry(
+            keys in prop::collection::hash_set(any::<(String, u8)>(), 0..40)
+        ) {
             let store = Encoded::new(Shelf::<str, Bytes>::new(), Postcard).keys::<(String, u8), _>(Readable);
             for key in &keys {
                 now(store.set(key, entry(key.clone()))).unwrap();

@@ -94,7 +94,10 @@ impl<O> Marked<O> {
 impl<K: Key + ?Sized> fmt::Debug for Marks<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let marked = self.marked.lock();
-        f.debug_struct("Marks").field("keys", &marked.keys.len()).field("fence", &marked.fence).finish()
+        f.debug_struct("Marks")
+            .field("keys", &marked.keys.len())
+            .field("fence", &marked.fence)
+            .finish_non_exhaustive()
     }
 }
 

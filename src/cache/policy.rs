@@ -70,7 +70,7 @@ impl Jitter {
     /// `None` unless the fraction is a number from 0 to 1.
     pub(crate) fn of(fraction: f64) -> Option<Self> {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 <= fraction <= 1")]
-        (0.0..=1.0).contains(&fraction).then(|| Self((fraction * 4_294_967_296.0) as u64))
+        (0.0..=1.0).contains(&fraction).then_some(Self((fraction * 4_294_967_296.0) as u64))
     }
 
     fn shorten(self, ttl: Duration, chance: u64) -> Duration {

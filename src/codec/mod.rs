@@ -1,7 +1,7 @@
 //! Values and keys as bytes and text, and back.
 //!
 //! [`encoded`](crate::StoreExt::encoded) makes a typed store of a store of bytes. A [`Codec`] turns values
-//! into bytes: [`Postcard`] (small and fast, the usual choice), [`Json`](json::Json) (readable, feature
+//! into bytes: [`Postcard`] (small and fast, the usual choice), `Json` (readable, feature
 //! `json`), [`Raw`] (bytes as they are), or two closures ([`from_fns`]). A [`KeyCodec`] turns keys into
 //! text: [`Verbatim`] for `str` (the default), [`Readable`] for whatever serde can serialize, [`Hex`] for
 //! byte slices, or a closure.

@@ -12,6 +12,7 @@ use crate::error::Result;
 use crate::key::{Key, Value};
 use crate::memory::removal::{Cause, Listener};
 use crate::store::{ClearPrefix, SetOutcome, Store};
+use crate::weigh::Weigher;
 
 /// One entry: a configuration, a list of currencies, the answer of a function without arguments.
 ///
@@ -36,6 +37,7 @@ use crate::store::{ClearPrefix, SetOutcome, Store};
 #[must_use = "a store does nothing until it is asked"]
 pub struct Single<K: Key + ?Sized, V> {
     held: ArcSwapOption<Held<K, V>>,
+    weigher: Option<Weigher<K, V>>,
     listener: Option<Listener<K, V>>,
 }
 
@@ -53,7 +55,13 @@ impl<K: Key + ?Sized, V> Held<K, V> {
 impl<K: Key + ?Sized, V: Value> Single<K, V> {
     /// Holds nothing yet.
     pub fn new() -> Self {
-        Self { held: ArcSwapOption::const_empty(), listener: None }
+        Self { held: ArcSwapOption::const_empty(), weigher: None, listener: None }
+    }
+
+    /// Weighs the entry whenever the [`weight`](Store::weight) is asked for. Without it there is none.
+    pub fn weighing(mut self, weigher: Weigher<K, V>) -> Self {
+        self.weigher = Some(weigher);
+        self
     }
 
     /// Calls `listener` for each entry that leaves the store, with the cause, once, in the call that
@@ -120,8 +128,14 @@ impl<K: Key + ?Sized, V: Value> Store for Single<K, V> {
         Some(u64::from(self.held.load().is_some()))
     }
 
+    fn weight(&self) -> Option<u64> {
+        let weigher = self.weigher.as_ref()?;
+        let held = self.held.load();
+        Some(held.as_ref().map_or(0, |held| weigher.weigh(held.key.borrow(), held.entry.value())))
+    }
+
     fn describe(&self) -> Description {
-        Description::new("single").holding(self.len(), None)
+        Description::new("single").holding(self.len(), self.weight())
     }
 }
 
@@ -141,5 +155,22 @@ impl<K: Key + ?Sized, V: Value> Default for Single<K, V> {
 impl<K: Key + ?Sized, V: Value> fmt::Debug for Single<K, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Single").field("len", &self.len()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::entry::Lifetime;
+    use crate::time::Timestamp;
+
+    #[tokio::test]
+    async fn s9_the_weight_is_that_of_what_is_held() {
+        let single = Single::<str, String>::new().weighing(Weigher::of_type());
+        assert_eq!(single.weight(), Some(0));
+        let entry = Entry::new("abc".to_owned(), Lifetime::forever(Timestamp::EPOCH));
+        single.set("k", entry).await.unwrap();
+        assert_eq!(single.weight(), Some(24 + 1 + 24 + 3));
+        assert_eq!(Single::<str, String>::new().weight(), None);
     }
 }

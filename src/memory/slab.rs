@@ -109,7 +109,35 @@ impl<K: Key + ?Sized, V, M> Marks<M> for Slab<K, V, M> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::entry::Lifetime;
     use crate::memory::policy::{Chosen, Policy};
+    use crate::time::Timestamp;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// Names are those of a pile of plates: none twice, and never more than were in use at once.
+        #[test]
+        fn slots_are_used_again(steps in prop::collection::vec(prop::option::weighted(0.5, 0..8usize), 0..100)) {
+            let mut slab = Slab::<u64, u64, ()>::new();
+            let (mut taken, mut most) = (Vec::new(), 0);
+            for (key, step) in (0..).zip(steps) {
+                if let Some(place) = step.filter(|place| *place < taken.len()) {
+                    let (slot, key) = taken.swap_remove(place);
+                    prop_assert_eq!(slab.take(slot).key, key);
+                } else {
+                    let entry = Entry::new(0, Lifetime::forever(Timestamp::EPOCH));
+                    let slot = slab.insert(Body { key, entry, weight: 0, hash: 0, mark: () }, 100);
+                    prop_assert!(taken.iter().all(|(other, _)| *other != slot));
+                    taken.push((slot, key));
+                }
+                most = most.max(taken.len());
+                prop_assert_eq!(slab.slots.len(), most);
+                prop_assert!(taken.iter().all(|(slot, key)| slab.body(*slot).key == *key));
+            }
+            prop_assert_eq!(slab.names(|_| true).len(), taken.len());
+            prop_assert_eq!(slab.drain().count(), taken.len());
+        }
+    }
 
     #[test]
     fn a_slot_costs_key_and_entry_and_24_bytes() {

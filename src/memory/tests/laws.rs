@@ -377,6 +377,19 @@ fn a_scan_does_not_push_out_what_is_in_use() {
     assert_eq!((in_memory, in_lru), (100, 0));
 }
 
+/// What is asked for again soon after it was given up was worth keeping: the second time, it stays.
+#[test]
+fn a_key_that_comes_back_is_kept_through_a_scan() {
+    let memory = Memory::<u64, u64>::new(10);
+    let set = |key: u64| ready(memory.set(&key, entry(key))).unwrap();
+    (0..11).for_each(|key| _ = set(key));
+    assert!(memory.peek_with(&0, |_| ()).is_none());
+    set(0);
+    (100..200).for_each(|key| _ = set(key));
+    assert!(memory.peek_with(&0, |_| ()).is_some());
+    assert!(memory.peek_with(&10, |_| ()).is_none());
+}
+
 #[test]
 fn a_stack_says_how_it_is_bounded() {
     let memory = Memory::<str, Item>::weighing(64 << 20, by_weight()).max_entries(10_000);

@@ -93,6 +93,23 @@ fn a_panicking_weigher_harms_nothing() {
     survives_a_panicking_weigher(&Lru::weighing(10, weigher()));
 }
 
+#[test]
+fn without_a_listener_what_leaves_is_dropped() {
+    fn check(store: &impl Store<Key = u64, Value = Item>) {
+        let token = Arc::new(());
+        for key in [1, 1, 2, 3, 4] {
+            ready(store.set(&key, entry(Item { id: 0, weight: 0, token: Arc::clone(&token) }))).unwrap();
+        }
+        assert_eq!(Arc::strong_count(&token) as u64, 1 + store.len().unwrap());
+        ready(store.remove(&4)).unwrap();
+        ready(store.clear()).unwrap();
+        assert_eq!(Arc::strong_count(&token), 1);
+    }
+    check(&Memory::new(2));
+    check(&Lru::new(2));
+    check(&Single::new());
+}
+
 /// A listener that writes to, reads from and clears its own store: it runs outside all locks.
 fn may_call_back<S>(build: impl FnOnce(Box<dyn Fn(&str, Cause) + Send + Sync>) -> S)
 where

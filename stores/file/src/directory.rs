@@ -66,9 +66,9 @@ impl Directory {
         // Nobody comes in while another sweeps: else a lock file that was made and is not yet locked
         // would look like that of a dead process.
         gate.lock().map_err(build(&gate_path))?;
+        sweep(&temp).map_err(build(&temp))?;
         let (token, alive) = come_in(&temp).map_err(build(&temp))?;
         let directory = Self { root, temp, durability, token, written: AtomicU64::new(0), _alive: alive };
-        directory.sweep().map_err(build(&directory.temp))?;
         directory.mark()?;
         Ok(directory)
     }
@@ -124,7 +124,7 @@ impl Directory {
     /// How long the file of `place` is, if there is one.
     pub(crate) fn size(&self, place: Place) -> Option<u64> {
         let metadata = fs::metadata(self.path(place)).ok()?;
-        metadata.is_file().then(|| metadata.len())
+        metadata.is_file().then_some(metadata.len())
     }
 
     /// The bytes of `place`, or `None` if there is no file.
@@ -249,35 +249,6 @@ impl Directory {
         }
     }
 
-    /// Deletes what dead processes left. Whoever is alive holds the lock on its file.
-    fn sweep(&self) -> io::Result<()> {
-        let mut temporaries = Vec::new();
-        let mut living = vec![self.token.clone()];
-        for item in fs::read_dir(&self.temp)? {
-            let name = item?.file_name();
-            let Some(name) = name.to_str() else { continue };
-            if let Some(token) = owner_of_temporary(name) {
-                temporaries.push((token.to_owned(), name.to_owned()));
-            } else if let Some(token) = name.strip_suffix(".lock").filter(|token| is_token(token))
-                && token != self.token
-            {
-                let path = self.temp.join(name);
-                match File::open(&path).and_then(|file| Ok(file.try_lock()?)) {
-                    Ok(()) => delete(&path)?,
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                    // Alive, or another user's: leave it.
-                    Err(_) => living.push(token.to_owned()),
-                }
-            }
-        }
-        for (token, name) in temporaries {
-            if !living.contains(&token) {
-                delete(&self.temp.join(name))?;
-            }
-        }
-        Ok(())
-    }
-
     /// Writes the marker if there is none.
     fn mark(&self) -> Result<()> {
         let path = self.root.join(MARKER);
@@ -377,7 +348,34 @@ fn check_marker(root: &Path) -> Result<()> {
     Err(Error::new(kind, LAYER, Operation::Build).with_message(message))
 }
 
-/// A token that no living process has, and the locked file that says so. Only inside the gate.
+/// Deletes what dead processes left. Whoever is alive holds the lock on its file. Only inside the gate.
+fn sweep(temp: &Path) -> io::Result<()> {
+    let mut temporaries = Vec::new();
+    let mut living = Vec::new();
+    for item in fs::read_dir(temp)? {
+        let name = item?.file_name();
+        let Some(name) = name.to_str() else { continue };
+        if let Some(token) = owner_of_temporary(name) {
+            temporaries.push((token.to_owned(), name.to_owned()));
+        } else if let Some(token) = name.strip_suffix(".lock").filter(|token| is_token(token)) {
+            let path = temp.join(name);
+            match File::open(&path).and_then(|file| Ok(file.try_lock()?)) {
+                Ok(()) => delete(&path)?,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                // Alive, or another user's: leave it.
+                Err(_) => living.push(token.to_owned()),
+            }
+        }
+    }
+    for (token, name) in temporaries {
+        if !living.contains(&token) {
+            delete(&temp.join(name))?;
+        }
+    }
+    Ok(())
+}
+
+/// A token that no living process has, nor any file that was not swept, and the locked file that says so. Only inside the gate.
 fn come_in(temp: &Path) -> io::Result<(String, File)> {
     let process = std::process::id();
     let mut number = 0u64;

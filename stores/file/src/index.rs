@@ -67,7 +67,10 @@ pub(crate) struct Index {
 
 #[derive(Debug)]
 struct Node {
-    known: Known,
+    // Not as a `Known`, whose padding would cost eight bytes an entry.
+    place: Place,
+    bytes: u64,
+    keep: Keep,
     newer: u32,
     /// Also links the free nodes.
     older: u32,
@@ -130,10 +133,10 @@ impl Index {
             return false;
         };
         let node = &mut self.nodes[id as usize];
-        if node.known.bytes != known.bytes {
+        if node.bytes != known.bytes {
             return false;
         }
-        node.known.keep = known.keep;
+        node.keep = known.keep;
         node.read = true;
         true
     }
@@ -146,11 +149,11 @@ impl Index {
 
     /// Every place that is known, in no order.
     pub(crate) fn places(&self) -> Vec<Place> {
-        self.nodes.iter().filter(|node| node.live).map(|node| node.known.place).collect()
+        self.nodes.iter().filter(|node| node.live).map(|node| node.place).collect()
     }
 
     fn find(&self, place: Place) -> Option<u32> {
-        self.table.find(place.hash(), |&id| self.nodes[id as usize].known.place == place).copied()
+        self.table.find(place.hash(), |&id| self.nodes[id as usize].place == place).copied()
     }
 
     /// Which entry to give up: a dead one if one is met within a few looks, else the hand's choice.
@@ -162,7 +165,7 @@ impl Index {
         for _ in 0..PROBES.min(self.nodes.len()) {
             self.probe = (self.probe + 1) % self.nodes.len();
             let node = &self.nodes[self.probe];
-            if node.live && node.known.keep.is_dead(now) {
+            if node.live && node.keep.is_dead(now) {
                 return u32::try_from(self.probe).ok();
             }
         }
@@ -174,7 +177,7 @@ impl Index {
         let mut at = if self.hand == NONE { self.oldest } else { self.hand };
         while at != NONE {
             let node = &mut self.nodes[at as usize];
-            if !node.read || node.known.keep.is_dead(now) {
+            if !node.read || node.keep.is_dead(now) {
                 // `take` moves the hand on.
                 self.hand = at;
                 return Some(at);
@@ -185,8 +188,8 @@ impl Index {
         None
     }
 
-    fn link(&mut self, known: Known) {
-        let node = Node { known, newer: NONE, older: self.newest, live: true, read: false };
+    fn link(&mut self, Known { place, bytes, keep }: Known) {
+        let node = Node { place, bytes, keep, newer: NONE, older: self.newest, live: true, read: false };
         let id = if self.free == NONE {
             let Some(id) = u32::try_from(self.nodes.len()).ok().filter(|&id| id != NONE) else {
                 return;
@@ -204,15 +207,15 @@ impl Index {
             newest => self.nodes[newest as usize].newer = id,
         }
         self.newest = id;
-        self.bytes = self.bytes.saturating_add(known.bytes);
+        self.bytes = self.bytes.saturating_add(bytes);
         let nodes = &self.nodes;
-        let hash = |&id: &u32| nodes[id as usize].known.place.hash();
-        self.table.insert_unique(known.place.hash(), id, hash);
+        self.table.insert_unique(place.hash(), id, |&id| nodes[id as usize].place.hash());
     }
 
     fn take(&mut self, id: u32) -> Known {
         let node = &mut self.nodes[id as usize];
-        let (known, newer, older) = (node.known, node.newer, node.older);
+        let known = Known { place: node.place, bytes: node.bytes, keep: node.keep };
+        let (newer, older) = (node.newer, node.older);
         node.live = false;
         node.older = self.free;
         self.free = id;
@@ -232,5 +235,115 @@ impl Index {
             slot.remove();
         }
         known
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// SIEVE as its paper tells it, on a plain list from the oldest entry to the newest.
+    #[derive(Default)]
+    struct Model {
+        queue: Vec<(Known, bool)>,
+        hand: usize,
+    }
+
+    impl Model {
+        fn remove(&mut self, place: Place) {
+            if let Some(at) = self.queue.iter().position(|(known, _)| known.place == place) {
+                self.take(at);
+            }
+        }
+
+        fn take(&mut self, at: usize) -> Known {
+            let (known, _) = self.queue.remove(at);
+            self.hand -= usize::from(at < self.hand);
+            if self.hand == self.queue.len() {
+                self.hand = 0;
+            }
+            known
+        }
+
+        fn bytes(&self) -> u64 {
+            self.queue.iter().map(|(known, _)| known.bytes).sum()
+        }
+
+        fn put(&mut self, known: Known, bounds: Bounds) -> Vec<Known> {
+            self.remove(known.place);
+            if known.bytes > bounds.bytes {
+                return vec![known];
+            }
+            let mut victims = Vec::new();
+            while self.queue.len() as u64 >= bounds.entries || self.bytes() + known.bytes > bounds.bytes {
+                while std::mem::take(&mut self.queue[self.hand].1) {
+                    self.hand = (self.hand + 1) % self.queue.len();
+                }
+                // At the newest end the hand goes back to the oldest, also if a new entry comes now.
+                victims.push(self.take(self.hand));
+            }
+            self.queue.push((known, false));
+            victims
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn entries_go_in_the_order_of_sieve(
+            steps in prop::collection::vec((0u8..12, 1u64..40, 0..8), 1..120),
+            entries in 1u64..8,
+            bytes in 20u64..150,
+        ) {
+            let bounds = Bounds { entries, bytes };
+            let (mut index, mut model) = (Index::new(bounds), Model::default());
+            for (key, bytes, kind) in steps {
+                let known = Known { place: Place::of(&key.to_string()), bytes, keep: Keep::UNKNOWN };
+                match kind {
+                    0 => {
+                        index.remove(known.place);
+                        model.remove(known.place);
+                    }
+                    1..=3 => {
+                        let found = model.queue.iter_mut().find(|(found, _)| *found == known);
+                        prop_assert_eq!(index.touch(known), found.is_some());
+                        if let Some((_, read)) = found {
+                            *read = true;
+                        }
+                    }
+                    _ => prop_assert_eq!(index.put(known, Timestamp::EPOCH), model.put(known, bounds)),
+                }
+                prop_assert_eq!(index.len(), model.queue.len() as u64);
+                prop_assert_eq!(index.bytes(), model.bytes());
+                prop_assert!(index.len() <= bounds.entries && index.bytes() <= bounds.bytes);
+                let mut places = index.places();
+                let mut expected: Vec<_> = model.queue.iter().map(|(known, _)| known.place).collect();
+                places.sort_by_key(Place::to_string);
+                expected.sort_by_key(Place::to_string);
+                prop_assert_eq!(places, expected);
+            }
+        }
+
+        #[test]
+        fn s12_nothing_looks_dead_before_its_time(keep in 0u64..5_000_000_000, now in 0u64..6_000_000_000) {
+            let at = Timestamp::from_nanos;
+            let dead = Keep::of(Lifetime::new(at(0), at(0), at(0), at(keep))).is_dead(at(now));
+            prop_assert!(!dead || now > keep);
+            prop_assert!(dead || now < keep + 2 * NANOS);
+        }
+    }
+
+    #[test]
+    fn never_and_beyond_2106_are_never_dead() {
+        for keep in [Timestamp::MAX, Timestamp::from_nanos(u64::MAX - 1), Timestamp::from_nanos(NANOS << 32)]
+        {
+            let keep = Keep::of(Lifetime::new(Timestamp::EPOCH, Timestamp::EPOCH, Timestamp::EPOCH, keep));
+            assert!(!keep.is_dead(Timestamp::MAX));
+        }
+    }
+
+    #[test]
+    fn an_entry_costs_what_is_said_above() {
+        assert_eq!(size_of::<Node>(), 56);
     }
 }

@@ -61,6 +61,11 @@ mod ticket;
 #[cfg(test)]
 mod tests;
 
+/// The project's front page shows a stack with this store, so its program is compiled here.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct FrontPage;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -73,6 +78,7 @@ use tokio::runtime::Handle;
 pub use builder::{Durability, FileStoreBuilder};
 
 use error::LAYER;
+use index::MOST_ENTRIES;
 use shelf::Shelf;
 use ticket::{Ticket, Waiting};
 
@@ -109,8 +115,8 @@ impl FileStore {
             return work(&self.shelf, &ticket);
         };
         let waiting = Waiting(Arc::clone(&ticket));
-        let shelf = Arc::clone(&self.shelf);
-        let outcome = runtime.spawn_blocking(move || work(&shelf, &ticket)).await;
+        let store = self.clone();
+        let outcome = runtime.spawn_blocking(move || work(&store.shelf, &ticket)).await;
         drop(waiting);
         match outcome.map_err(tokio::task::JoinError::try_into_panic) {
             Ok(outcome) => outcome,
@@ -183,12 +189,14 @@ impl Store for FileStore {
 
     fn describe(&self) -> Description {
         let bounds = self.shelf.bounds();
-        Description::new(LAYER)
-            .with("dir", self.dir().display())
-            .with_count("max_entries", bounds.entries)
-            .with_size("max_bytes", bounds.bytes)
-            .with("durability", self.shelf.directory().durability())
-            .holding(self.len(), self.weight())
+        let mut description = Description::new(LAYER).with("dir", self.dir().display());
+        if bounds.entries < MOST_ENTRIES {
+            description = description.with_count("max_entries", bounds.entries);
+        }
+        if bounds.bytes < u64::MAX {
+            description = description.with_size("max_bytes", bounds.bytes);
+        }
+        description.with("durability", self.shelf.directory().durability()).holding(self.len(), self.weight())
     }
 }
 

@@ -1,0 +1,96 @@
+//! What a hit costs, counted and not timed: allocations, and the size of the future that callers hold.
+
+use std::future::Future;
+use std::time::Duration;
+
+use crate::tests::alloc::allocations;
+use crate::tests::ready;
+use crate::{Cache, Memory, Store, StoreExt};
+
+const HOUR: Duration = Duration::from_secs(60 * 60);
+
+fn memory() -> Memory<u64, u64> {
+    Memory::new(1024)
+}
+
+/// Runs `$check` on a cache over each stack whose hits have to be free.
+macro_rules! over_each_stack {
+    ($check:ident) => {
+        $check("memory", memory());
+        $check("1 adapter", memory().fresh_for_at_most(HOUR));
+        $check("3 adapters", memory().byte_limited(1 << 20).fresh_for_at_most(HOUR).inspect(|_| {}));
+        $check(
+            "5 adapters",
+            memory()
+                .byte_limited(1 << 20)
+                .fresh_for_at_most(HOUR)
+                .inspect(|_| {})
+                .fresh_for_at_most(HOUR)
+                .inspect(|_| {}),
+        );
+        $check("chain", memory().chain(memory()));
+        $check("three tiers", memory().chain(memory()).chain(memory()));
+        $check("boxed", memory().fresh_for_at_most(HOUR).inspect(|_| {}).boxed());
+    };
+}
+
+fn cache<S: Store<Key = u64, Value = u64> + 'static>(store: S) -> Cache<S> {
+    let cache = Cache::builder(store).ttl(HOUR).build().unwrap();
+    ready(cache.set(&1, 10)).unwrap();
+    cache
+}
+
+fn size_of_future<S: Store<Key = u64, Value = u64> + 'static>(store: S) -> usize {
+    let cache = cache(store);
+    size_of_val(&cache.get_or_compute(&1, || async { 10 }))
+}
+
+#[test]
+fn d3_a_hit_allocates_nothing_through_any_stack() {
+    fn check(stack: &str, store: impl Store<Key = u64, Value = u64> + 'static) {
+        let cache = cache(store);
+        let by = |hit: &dyn Fn() -> Option<u64>| {
+            assert_eq!(hit(), Some(10), "{stack}: a hit");
+            allocations(|| _ = hit())
+        };
+        let unreached = || async { 0 };
+        assert_eq!(by(&|| ready(cache.get_or_compute(&1, unreached)).ok()), 0, "{stack}: get_or_compute");
+        assert_eq!(by(&|| ready(cache.get(&1)).unwrap()), 0, "{stack}: get");
+        assert_eq!(by(&|| cache.peek(&1)), 0, "{stack}: peek");
+        assert_eq!(by(&|| cache.peek_with(&1, |value| *value)), 0, "{stack}: peek_with");
+    }
+    over_each_stack!(check);
+}
+
+#[test]
+fn d3_a_hit_on_a_text_key_makes_no_owned_key() {
+    let cache = Cache::builder(Memory::<str, u64>::new(16)).ttl(HOUR).build().unwrap();
+    ready(cache.set("ada", 1)).unwrap();
+    let hit = || ready(cache.get_or_compute("ada", || async { 2 }));
+    assert_eq!(hit().unwrap(), 1);
+    assert_eq!(allocations(|| _ = hit()), 0);
+}
+
+/// The slow path is boxed, so callers never carry the futures of the stack, however deep it is.
+#[test]
+fn the_future_of_a_call_is_small_and_the_same_over_any_stack() {
+    fn check(stack: &str, store: impl Store<Key = u64, Value = u64> + 'static) {
+        let size = size_of_future(store);
+        assert_eq!(size, size_of_future(memory()), "{stack}");
+        assert!(size <= 40, "{stack}: {size} bytes");
+    }
+    over_each_stack!(check);
+}
+
+/// What a call's closure captures is part of the caller's future, and nothing else grows with it.
+#[test]
+fn the_future_of_a_call_grows_by_what_the_computation_captures() {
+    fn size(future: impl Future) -> usize {
+        size_of_val(&future)
+    }
+    let cache = cache(memory());
+    let captured = [0u64; 8];
+    let small = size(cache.get_or_compute(&1, || async { 10 }));
+    let large = size(cache.get_or_compute(&1, move || async move { captured[0] }));
+    assert_eq!(large, small + size_of_val(&captured));
+}
