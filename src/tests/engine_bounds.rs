@@ -383,7 +383,7 @@ fn equal_hashes_share_nothing() {
     let explored = explore(1, 30_000, |sim| {
         let tier = Arc::new(Faulty::new(Toy::<Same, u64>::new()));
         let cache = Cache::builder(tier.clone()).ttl(SECOND).runtime(sim.runtime()).build().unwrap();
-        for key in 0..3 {
+        for key in 0..2 {
             let cache = cache.clone();
             sim.spawn(format!("ask {key}"), async move {
                 let value = cache.get_or_compute(&Same(key), move || async move { key }).await;
@@ -393,7 +393,7 @@ fn equal_hashes_share_nothing() {
         let writer = cache.clone();
         sim.spawn("writer", async move { writer.remove(&Same(9)).await.unwrap() });
         sim.run();
-        for key in 0..3 {
+        for key in 0..2 {
             assert_eq!(tier.inner().held(&Same(key)).map(|entry| *entry.value()), Some(key));
         }
         assert!(cache.is_idle());

@@ -144,7 +144,7 @@ proptest! {
 #[test]
 fn many_stale_hits_start_one_refresh() {
     for tier in [memory, remote] {
-        let explored = explore(2, 30_000, |sim| {
+        let explored = explore(1, 30_000, |sim| {
             let tier = tier();
             let bench = Bench::new(sim, tier.clone(), swr);
             tier.inner().plant("k", bench.entry(7, [-1, 9_000_000_000, 9_000_000_000]));
@@ -343,7 +343,7 @@ fn without_a_runtime_everyone_is_told() {
 #[test]
 fn a_panic_unwinds_in_the_caller_that_brought_it() {
     for yields in 0..2 {
-        let explored = explore(2, 30_000, |sim| {
+        let explored = explore(1, 30_000, |sim| {
             let bench = Bench::new(sim, memory(), minute);
             let bomb = bench.ask(sim, "bomb", "k", How::Panic(yields));
             bomb.may_panic();

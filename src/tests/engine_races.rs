@@ -165,9 +165,10 @@ impl World {
     }
 }
 
-/// Every schedule with at most two preemptions of these clients.
+/// Every schedule of these clients with at most two preemptions, or one if they are more than two.
 fn raced(shape: usize, life: Option<usize>, clients: &[&[Act]]) {
-    let explored = explore(2, 60_000, |sim| {
+    let preemptions = if clients.len() > 2 { 1 } else { 2 };
+    let explored = explore(preemptions, 30_000, |sim| {
         let world = World::new(sim, shape);
         if let Some(life) = life {
             world.plant(life);

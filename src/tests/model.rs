@@ -20,6 +20,14 @@ pub(crate) enum Loss {
     Forgets,
     /// Anything at any moment, also for a while (a tier was down): a miss says nothing.
     Misses,
+    /// The same, but a write or removal that failed leaves nothing of the old, as C6 asks of a chain.
+    Erases,
+}
+
+impl Loss {
+    fn hides(self) -> bool {
+        matches!(self, Self::Misses | Self::Erases)
+    }
 }
 
 /// What a call asks for.
@@ -34,6 +42,22 @@ pub(crate) enum Call<T> {
 }
 
 impl<T> Call<T> {
+    fn as_ref(&self) -> Call<&T> {
+        match self {
+            Self::Get => Call::Get,
+            Self::Set(value) => Call::Set(value),
+            Self::Remove => Call::Remove,
+        }
+    }
+
+    fn map<U>(self, change: impl FnOnce(T) -> U) -> Call<U> {
+        match self {
+            Self::Get => Call::Get,
+            Self::Set(value) => Call::Set(change(value)),
+            Self::Remove => Call::Remove,
+        }
+    }
+
     fn value(&self) -> Option<&T> {
         if let Self::Set(value) = self { Some(value) } else { None }
     }
@@ -52,6 +76,32 @@ pub(crate) enum Reply<T> {
     Failed,
     /// It was dropped before its end.
     Dropped,
+}
+
+impl<T> Reply<T> {
+    fn as_ref(&self) -> Reply<&T> {
+        match self {
+            Self::Saw(seen) => Reply::Saw(seen.as_ref()),
+            Self::Done => Reply::Done,
+            Self::Refused => Reply::Refused,
+            Self::Failed => Reply::Failed,
+            Self::Dropped => Reply::Dropped,
+        }
+    }
+
+    fn map<U>(self, change: impl FnOnce(T) -> U) -> Reply<U> {
+        match self {
+            Self::Saw(seen) => Reply::Saw(seen.map(change)),
+            Self::Done => Reply::Done,
+            Self::Refused => Reply::Refused,
+            Self::Failed => Reply::Failed,
+            Self::Dropped => Reply::Dropped,
+        }
+    }
+
+    fn value(&self) -> Option<&T> {
+        if let Self::Saw(seen) = self { seen.as_ref() } else { None }
+    }
 }
 
 /// One call, on one key or (`clear`) on all of them. Begin and end count events, not time.
@@ -189,6 +239,7 @@ enum Effect {
     Sees(Option<usize>),
     Becomes(Option<usize>),
     MayBecome(Option<usize>),
+    ErasesOrBecomes(usize),
 }
 
 /// Stands for a value that nobody wrote.
@@ -203,13 +254,17 @@ impl Search {
             begin: event.begin,
             end: event.end.as_ref().map_or(usize::MAX, |(end, _)| *end),
             effect: match (&event.call, event.end.as_ref().map(|(_, reply)| reply)) {
-                (Call::Get, Some(Reply::Saw(None))) if loss == Loss::Misses => Effect::Nothing,
+                (Call::Get, Some(Reply::Saw(None))) if loss.hides() => Effect::Nothing,
                 (Call::Get, Some(Reply::Saw(seen))) => Effect::Sees(seen.as_ref().map(place)),
                 (Call::Get, _) => Effect::Nothing,
                 (Call::Set(new), Some(Reply::Done)) => Effect::Becomes(Some(place(new))),
                 (Call::Set(_), Some(Reply::Refused)) | (Call::Remove, Some(Reply::Done)) => {
                     Effect::Becomes(None)
                 }
+                (Call::Set(new), Some(Reply::Failed)) if loss == Loss::Erases => {
+                    Effect::ErasesOrBecomes(place(new))
+                }
+                (Call::Remove, Some(Reply::Failed)) if loss == Loss::Erases => Effect::Becomes(None),
                 (Call::Set(new), _) => Effect::MayBecome(Some(place(new))),
                 (Call::Remove, _) => Effect::MayBecome(None),
             },
@@ -235,6 +290,7 @@ impl Search {
                 Effect::Sees(_) => &[],
                 Effect::Becomes(next) => &[next],
                 Effect::MayBecome(next) => &[holds, next, None],
+                Effect::ErasesOrBecomes(next) => &[Some(next), None],
             };
             if nexts.iter().any(|&next| self.explains(done | (1 << index), next)) {
                 return true;
@@ -245,20 +301,28 @@ impl Search {
     }
 }
 
-/// One line a begin or end, one column a task.
-fn timeline<K, T: Debug>(key: &str, events: &[Event<K, T>], loss: Loss) -> String {
+/// One line a begin or end, one column a task; values by number, spelled out below.
+fn timeline<K, T: Debug + Eq>(key: &str, events: &[Event<K, T>], loss: Loss) -> String {
     let mut tasks: Vec<&str> = Vec::new();
+    let mut values: Vec<&T> = Vec::new();
     for event in events {
         if !tasks.contains(&event.task.as_str()) {
             tasks.push(&event.task);
         }
+        let seen = event.end.as_ref().and_then(|(_, reply)| reply.value());
+        for value in event.call.value().into_iter().chain(seen) {
+            if !values.contains(&value) {
+                values.push(value);
+            }
+        }
     }
+    let number = |value: &T| values.iter().position(|known| *known == value).unwrap_or(INVENTED);
     let mut lines = Vec::new();
     for event in events {
         let column = tasks.iter().position(|task| *task == event.task).unwrap_or(0);
-        lines.push((event.begin, column, format!("{:?} ..", event.call)));
+        lines.push((event.begin, column, format!("{:?} ..", event.call.as_ref().map(number))));
         if let Some((end, reply)) = &event.end {
-            lines.push((*end, column, format!(".. {reply:?}")));
+            lines.push((*end, column, format!(".. {:?}", reply.as_ref().map(number))));
         }
     }
     lines.sort_by_key(|&(tick, ..)| tick);
@@ -269,7 +333,9 @@ fn timeline<K, T: Debug>(key: &str, events: &[Event<K, T>], loss: Loss) -> Strin
     let rows = lines
         .iter()
         .map(|(tick, column, what)| format!("{tick:4} {:indent$}{what}", "", indent = column * width));
-    [head, format!("     {names}")].into_iter().chain(rows).collect::<Vec<_>>().join("\n")
+    let legend = values.iter().enumerate().map(|(number, value)| format!("{number:4} is {value:?}"));
+    let text = [head, format!("     {names}")].into_iter().chain(rows).chain(legend);
+    text.collect::<Vec<_>>().join("\n")
 }
 
 /// A store whose calls go into a history under the name of a task.

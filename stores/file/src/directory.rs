@@ -89,36 +89,48 @@ impl Directory {
     pub(crate) fn scan(&self) -> Result<Vec<Known>> {
         let mut found = Vec::new();
         for lane in 0..LANES {
-            for place in self.places(lane, Operation::Build)? {
+            self.list(lane, Operation::Build, |place, item| {
                 // One that vanished in between went to another process.
-                let Ok(metadata) = fs::metadata(self.path(place)) else { continue };
-                if metadata.is_file() {
+                if let Some(metadata) = item.metadata().ok().filter(fs::Metadata::is_file) {
                     let written = metadata.modified().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
                     let known = Known { place, bytes: metadata.len(), keep: Keep::UNKNOWN };
                     found.push((written.unwrap_or_default(), known));
                 }
-            }
+            })?;
         }
-        found.sort_by_key(|(written, _)| *written);
+        found.sort_unstable_by_key(|(written, _)| *written);
         Ok(found.into_iter().map(|(_, known)| known).collect())
     }
 
     /// The places of one lane, in no order. Files with other names are not ours and are left alone.
     pub(crate) fn places(&self, lane: usize, operation: Operation) -> Result<Vec<Place>> {
+        let mut places = Vec::new();
+        self.list(lane, operation, |place, _| places.push(place))?;
+        Ok(places)
+    }
+
+    fn list(
+        &self,
+        lane: usize,
+        operation: Operation,
+        mut each: impl FnMut(Place, fs::DirEntry),
+    ) -> Result<()> {
         let path = lane_path(&self.root, lane);
         let listing = match fs::read_dir(&path) {
             Ok(listing) => listing,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            // A foreign file that is named like a lane.
-            Err(error) if error.kind() == io::ErrorKind::NotADirectory => return Ok(Vec::new()),
+            // The second is a foreign file that is named like a lane.
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                return Ok(());
+            }
             Err(error) => return Err(trouble(operation, &path, error)),
         };
-        let mut places = Vec::new();
         for item in listing {
             let item = item.map_err(|error| trouble(operation, &path, error))?;
-            places.extend(item.file_name().to_str().and_then(|name| Place::parse(lane, name)));
+            if let Some(place) = item.file_name().to_str().and_then(|name| Place::parse(lane, name)) {
+                each(place, item);
+            }
         }
-        Ok(places)
+        Ok(())
     }
 
     /// How long the file of `place` is, if there is one.

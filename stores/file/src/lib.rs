@@ -33,7 +33,7 @@
 //! many entries as it needs room for and not more, because deleting in bulk makes ext4 slow at creating
 //! files for a minute. Dead entries go first where they are met, then those that were not read since the
 //! hand came by (SIEVE); at opening, the order is that of writing. The index in memory costs 62 to 68
-//! bytes an entry, twice that at worst while it grows, and holds no keys.
+//! bytes an entry (up to twice that after growing) and holds no keys.
 //!
 //! # Many processes
 //!

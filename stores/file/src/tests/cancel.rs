@@ -83,8 +83,8 @@ fn s8_later_calls_wait_for_a_dropped_one_that_has_begun() {
         store.set("k", entry("old")).await.unwrap();
         let changes = store.shelf.hold_changes();
         let mut set = Box::pin(store.set("k", entry("new")));
-        assert!(poll_once(set.as_mut()).is_pending());
         while temporaries(dir.path()).is_empty() {
+            assert!(poll_once(set.as_mut()).is_pending());
             std::thread::yield_now();
         }
         drop(set);
@@ -96,6 +96,28 @@ fn s8_later_calls_wait_for_a_dropped_one_that_has_begun() {
         assert_eq!(store.get("k").await.unwrap(), None);
     });
     assert!(temporaries(dir.path()).is_empty());
+}
+
+/// A file that is read and deleted before it could be counted is not counted.
+#[test]
+fn s9_what_was_evicted_while_it_was_read_is_not_held() {
+    let dir = scratch();
+    let (here, there) = (open(dir.path()), open(dir.path()));
+    let runtime = runtime(1);
+    for head_start in 0..100 {
+        super::now(there.set("k", entry("x"))).unwrap();
+        runtime.block_on(async {
+            let changes = here.shelf.hold_changes();
+            let mut get = pin!(here.get("k"));
+            assert!(poll_once(get.as_mut()).is_pending());
+            (0..head_start).for_each(|_| std::thread::yield_now());
+            // As an eviction does, which takes no turn.
+            std::fs::remove_file(super::file_of(dir.path(), "k")).unwrap();
+            drop(changes);
+            get.await.unwrap();
+        });
+        assert_eq!(here.len(), Some(0));
+    }
 }
 
 #[test]

@@ -230,4 +230,8 @@ fn a_lying_header_costs_no_memory() {
     File::options().append(true).open(file_of(dir.path(), "k")).unwrap().set_len(1 << 40).unwrap();
     assert_eq!(now(store.get("k")).unwrap_err().kind(), ErrorKind::Corrupt);
     now(store.clear_prefix("x")).unwrap();
+    // A header that is right, before a tebibyte that it does not speak of.
+    now(store.set("k", entry("x"))).unwrap();
+    File::options().append(true).open(file_of(dir.path(), "k")).unwrap().set_len(1 << 40).unwrap();
+    assert_eq!(now(store.get("k")).unwrap_err().kind(), ErrorKind::Corrupt);
 }
