@@ -74,6 +74,14 @@ impl<S: Store> Ticket<S> {
         std::borrow::Borrow::borrow(&self.key)
     }
 
+    /// The entry that is served during a refresh, if it still may be: an end of the refresh that brings
+    /// nothing is then nobody's trouble (E2).
+    fn servable(&self) -> Option<Entry<S::Value>> {
+        let stale = self.flight.stale().filter(|_| !self.flight.is_fenced())?;
+        let freshness = self.core.policy.judge(stale.lifetime(), self.core.clock.now());
+        (freshness <= Freshness::Stale).then_some(stale)
+    }
+
     fn land(&mut self, landing: Landing<S::Value>) {
         if !std::mem::replace(&mut self.landed, true) {
             self.core.flights.leave(&self.key, &self.flight);
@@ -85,7 +93,9 @@ impl<S: Store> Ticket<S> {
 
 impl<S: Store> Drop for Ticket<S> {
     fn drop(&mut self) {
-        self.land(Landing::Vanished);
+        if !self.landed {
+            self.land(self.servable().map_or(Landing::Vanished, Landing::Value));
+        }
     }
 }
 
@@ -101,8 +111,13 @@ pub(crate) async fn fly<S: Store + 'static>(
             let refreshing = ticket.flight.is_refreshing();
             let kind = if refreshing { EventKind::RefreshPanicked } else { EventKind::LoadPanicked };
             ticket.core.listener.tell(ticket.key(), kind);
-            ticket.flight.leave_panic(payload);
-            Landing::Panicked
+            ticket.servable().map_or_else(
+                || {
+                    ticket.flight.leave_panic(payload);
+                    Landing::Panicked
+                },
+                Landing::Value,
+            )
         }
     };
     ticket.land(landing);
@@ -257,17 +272,13 @@ async fn store<S: Store>(ticket: &Ticket<S>, entry: Entry<S::Value>) -> Landing<
     if core.policy.strict { Landing::Failed(error) } else { Landing::Value(entry) }
 }
 
-/// A failed computation lands with the last entry still held, if the cache was built for that (E8) and
-/// nobody removed the entry meanwhile.
+/// A failed computation lands with the last entry still held, if that may be served (E2, E8) and nobody
+/// removed it meanwhile.
 fn fall_back<S: Store>(ticket: &Ticket<S>, held: Option<Entry<S::Value>>, error: Error) -> Landing<S::Value> {
     let core = &*ticket.core;
     let now = core.clock.now();
     match held {
-        Some(entry)
-            if core.policy.serves_on_error()
-                && !ticket.flight.is_fenced()
-                && entry.freshness(now) != Freshness::Dead =>
-        {
+        Some(entry) if core.policy.serves_on_error(entry.lifetime(), now) && !ticket.flight.is_fenced() => {
             Landing::Value(entry)
         }
         _ => Landing::Failed(error),

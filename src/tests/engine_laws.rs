@@ -182,6 +182,30 @@ fn a_stale_hit_above_does_not_wait_for_a_slow_tier_below() {
     assert!(bench.cache.is_idle());
 }
 
+/// E2: however its refresh ends, and be it before anyone looks, a stale hit is a hit.
+#[test]
+fn a_stale_hit_is_served_whatever_becomes_of_its_refresh() {
+    for how in [How::Fail(0), How::Fail(1), How::Panic(0), How::Panic(1), How::Hang, How::Answer(0)] {
+        for (tier, runtime) in [(memory(), true), (memory(), false), (remote(), true), (remote(), false)] {
+            if !runtime {
+                tier.faults().yields(0, 0);
+            }
+            let mut sim = plain();
+            sim.refuse_tasks(!runtime);
+            let bench = Bench::new(&mut sim, tier.clone(), |b| swr(b).refresh_timeout(SECOND));
+            tier.inner().plant("k", bench.entry(7, [-1, 9_000_000_000, 9_000_000_000]));
+            bench.origin.bump();
+            let callers = ["a", "b"].map(|name| bench.ask(&mut sim, name, "k", how.clone()));
+            sim.advance(SECOND);
+            for caller in callers {
+                let value = caller.value().unwrap();
+                assert!(value == 7 || (value == 1 && matches!(how, How::Answer(_))), "{how:?}: {value}");
+            }
+            assert!(sim.settle().is_empty() && bench.cache.is_idle());
+        }
+    }
+}
+
 /// E3: concurrent misses run one computation and one read of the store; every way to ask shares them.
 #[test]
 fn concurrent_misses_run_one_computation_and_one_read() {
