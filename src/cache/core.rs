@@ -137,7 +137,9 @@ impl<S: Store + 'static> Core<S> {
     ) -> Result<S::Value> {
         let ticket = Ticket::new(Arc::clone(self), key, Arc::clone(&flight));
         if self.background.is_closing() {
-            return Err(shut_down(Operation::Compute));
+            // The flight lands first: nobody is to join one that does not fly.
+            drop(ticket);
+            return self.serve_on(key).await;
         }
         let mut task = Box::pin(fly(ticket, compute, Within::current()));
         // What ends at its first poll needs no task. What does not goes on without this caller.
@@ -155,6 +157,23 @@ impl<S: Store + 'static> Core<S> {
             Landing::Vanished => Err(Error::new(ErrorKind::Unsupported, "cache", Operation::Compute)
                 .with_message("no runtime to run the computation on: call from a tokio task, or build the cache with `runtime(..)`")),
         }
+    }
+
+    /// What is left to do after a shutdown: hits are served, nothing is computed.
+    async fn serve_on(&self, key: &S::Key) -> Result<S::Value> {
+        let read = self.store.get_at(key, self.clock.now());
+        let found = self.background.within(self.policy.load_timeout, read).await;
+        if let Ok(Ok(Some(entry))) = found {
+            let life = entry.lifetime();
+            let freshness = self.policy.judge(life, self.clock.now());
+            if freshness <= Freshness::Stale {
+                let fresh = freshness == Freshness::Fresh;
+                let hit = if fresh { EventKind::Hit(life) } else { EventKind::StaleHit(life) };
+                self.listener.tell(key, hit);
+                return Ok(entry.into_value());
+            }
+        }
+        Err(shut_down(Operation::Compute))
     }
 
     /// Waits for a flight to land, or to show a stale entry that may still be served.
