@@ -141,10 +141,18 @@ impl<S: Store + 'static> Core<S> {
             drop(ticket);
             return self.serve_on(key).await;
         }
+        // Looked at only now that the flight can be joined: a write that comes later overtakes it (E4).
+        let stale = self.stale(key);
+        if let Some(entry) = &stale {
+            flight.refresh_behind(entry.clone());
+        }
         let mut task = Box::pin(fly(ticket, compute, Within::current()));
         // What ends at its first poll needs no task. What does not goes on without this caller.
         let first = poll_fn(|context| Poll::Ready(task.as_mut().poll(context))).await;
         let spawned = first.is_ready() || self.background.runtime.spawn(task);
+        if let Some(entry) = stale {
+            return Ok(entry.into_value());
+        }
         match self.wait(&flight).await {
             Landing::Value(entry) => Ok(entry.into_value()),
             Landing::Failed(error) => Err(error),
@@ -157,6 +165,17 @@ impl<S: Store + 'static> Core<S> {
             Landing::Vanished => Err(Error::new(ErrorKind::Unsupported, "cache", Operation::Compute)
                 .with_message("no runtime to run the computation on: call from a tokio task, or build the cache with `runtime(..)`")),
         }
+    }
+
+    /// A stale entry that may be served, if the store can tell at once: nobody waits for slower tiers to
+    /// say whether they know better (E2).
+    fn stale(&self, key: &S::Key) -> Option<Entry<S::Value>> {
+        let stale = self.store.peek_with(key, |entry| {
+            let freshness = self.policy.judge(entry.lifetime(), self.clock.now());
+            (freshness == Freshness::Stale).then(|| entry.clone())
+        })??;
+        self.listener.tell(key, EventKind::StaleHit(stale.lifetime()));
+        Some(stale)
     }
 
     /// What is left to do after a shutdown: hits are served, nothing is computed.

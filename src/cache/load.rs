@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use crate::cache::background::Cut;
+use crate::cache::background::{Cut, RefreshPermit};
 use crate::cache::computed::Computed;
 use crate::cache::core::Core;
 use crate::cache::event::EventKind;
@@ -129,6 +129,9 @@ async fn course<S: Store + 'static>(
     within: Within,
 ) -> Landing<S::Value> {
     let core = &*ticket.core;
+    if let Some(shown) = ticket.flight.stale() {
+        return renew(ticket, shown, compute, within).await;
+    }
     let held = match read(ticket).await {
         Ok(held) => held,
         Err(error) => return Landing::Failed(error),
@@ -144,6 +147,7 @@ async fn course<S: Store + 'static>(
         }
         (Some(entry), Freshness::Stale) => {
             core.listener.tell(ticket.key(), EventKind::StaleHit(entry.lifetime()));
+            let Some(_permit) = permit(ticket) else { return Landing::Value(entry) };
             refresh(ticket, entry, compute, within).await
         }
         (held, _) => {
@@ -151,6 +155,36 @@ async fn course<S: Store + 'static>(
             load(ticket, held, compute, within).await
         }
     }
+}
+
+/// Behind callers who were served this entry at once: takes what a slower tier knows better, else computes.
+async fn renew<S: Store + 'static>(
+    ticket: &Ticket<S>,
+    shown: Entry<S::Value>,
+    compute: Compute<S::Value>,
+    within: Within,
+) -> Landing<S::Value> {
+    let core = &*ticket.core;
+    let Some(_permit) = permit(ticket) else { return Landing::Value(shown) };
+    let held = match read(ticket).await {
+        Ok(held) => held,
+        Err(error) => return Landing::Failed(error),
+    };
+    let now = core.clock.now();
+    match held.map(|entry| (core.policy.judge(entry.lifetime(), now), entry)) {
+        Some((Freshness::Fresh, entry)) => Landing::Value(entry),
+        Some((Freshness::Stale, entry)) => refresh(ticket, entry, compute, within).await,
+        _ => refresh(ticket, shown, compute, within).await,
+    }
+}
+
+fn permit<S: Store>(ticket: &Ticket<S>) -> Option<RefreshPermit<'_>> {
+    let core = &*ticket.core;
+    let permit = core.background.try_refresh(core.policy.max_refreshes);
+    if permit.is_none() {
+        core.listener.tell(ticket.key(), EventKind::RefreshSkipped);
+    }
+    permit
 }
 
 /// Reads the store. A failed read is a miss, unless the cache is strict (E11).
@@ -173,7 +207,7 @@ async fn read<S: Store>(ticket: &Ticket<S>) -> Result<Option<Entry<S::Value>>> {
     if core.policy.strict { Err(error) } else { Ok(None) }
 }
 
-/// Computes while the stale entry is served, if another refresh may run.
+/// Computes while the stale entry is served.
 async fn refresh<S: Store + 'static>(
     ticket: &Ticket<S>,
     stale: Entry<S::Value>,
@@ -181,10 +215,6 @@ async fn refresh<S: Store + 'static>(
     within: Within,
 ) -> Landing<S::Value> {
     let core = &*ticket.core;
-    let Some(_permit) = core.background.try_refresh(core.policy.max_refreshes) else {
-        core.listener.tell(ticket.key(), EventKind::RefreshSkipped);
-        return Landing::Value(stale);
-    };
     ticket.flight.refresh_behind(stale.clone());
     core.listener.tell(ticket.key(), EventKind::RefreshStarted);
     let began = core.clock.now();
