@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::bench::{Bench, How, SECOND, TICK, memory, remote};
+use super::bench::{Bench, How, SECOND, TICK, just_before, memory, remote};
 use super::faulty::Fault;
 use super::gate::Gate;
 use super::schedule::{Schedule, explore, seeds};
@@ -309,7 +309,7 @@ fn a_deadline_frees_the_key_of_a_load_that_hangs() {
     let mut sim = plain();
     let bench = Bench::new(&mut sim, memory(), |b| minute(b).load_timeout(3 * SECOND));
     let callers = ["a", "b"].map(|name| bench.ask(&mut sim, name, "k", How::Hang));
-    sim.advance(3 * SECOND - TICK);
+    sim.advance(just_before(3 * SECOND));
     assert!(callers.iter().all(|caller| !caller.is_done()));
     sim.advance(TICK);
     for caller in callers {
@@ -337,7 +337,7 @@ fn a_store_that_hangs_costs_a_deadline_and_no_answer() {
                     if strict { builder.strict() } else { builder }
                 });
                 let caller = bench.ask(&mut sim, "caller", "k", How::Answer(1));
-                sim.advance(3 * SECOND - TICK);
+                sim.advance(just_before(3 * SECOND));
                 assert!(!caller.is_done());
                 sim.advance(TICK);
                 let expected = if strict { Err(ErrorKind::Timeout) } else { Ok(0) };
