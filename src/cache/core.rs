@@ -137,12 +137,22 @@ impl<S: Store + 'static> Core<S> {
     ) -> Result<S::Value> {
         let ticket = Ticket::new(Arc::clone(self), key, Arc::clone(&flight));
         if self.background.is_closing() {
-            return Err(shut_down(Operation::Compute));
+            // The flight lands first: nobody is to join one that does not fly.
+            drop(ticket);
+            return self.serve_on(key).await;
+        }
+        // Looked at only now that the flight can be joined: a write that comes later overtakes it (E4).
+        let stale = self.stale(key);
+        if let Some(entry) = &stale {
+            flight.refresh_behind(entry.clone());
         }
         let mut task = Box::pin(fly(ticket, compute, Within::current()));
         // What ends at its first poll needs no task. What does not goes on without this caller.
         let first = poll_fn(|context| Poll::Ready(task.as_mut().poll(context))).await;
         let spawned = first.is_ready() || self.background.runtime.spawn(task);
+        if let Some(entry) = stale {
+            return Ok(entry.into_value());
+        }
         match self.wait(&flight).await {
             Landing::Value(entry) => Ok(entry.into_value()),
             Landing::Failed(error) => Err(error),
@@ -155,6 +165,34 @@ impl<S: Store + 'static> Core<S> {
             Landing::Vanished => Err(Error::new(ErrorKind::Unsupported, "cache", Operation::Compute)
                 .with_message("no runtime to run the computation on: call from a tokio task, or build the cache with `runtime(..)`")),
         }
+    }
+
+    /// A stale entry that may be served, if the store can tell at once: nobody waits for slower tiers to
+    /// say whether they know better (E2).
+    fn stale(&self, key: &S::Key) -> Option<Entry<S::Value>> {
+        let stale = self.store.peek_with(key, |entry| {
+            let freshness = self.policy.judge(entry.lifetime(), self.clock.now());
+            (freshness == Freshness::Stale).then(|| entry.clone())
+        })??;
+        self.listener.tell(key, EventKind::StaleHit(stale.lifetime()));
+        Some(stale)
+    }
+
+    /// What is left to do after a shutdown: hits are served, nothing is computed.
+    async fn serve_on(&self, key: &S::Key) -> Result<S::Value> {
+        let read = self.store.get_at(key, self.clock.now());
+        let found = self.background.within(self.policy.load_timeout, read).await;
+        if let Ok(Ok(Some(entry))) = found {
+            let life = entry.lifetime();
+            let freshness = self.policy.judge(life, self.clock.now());
+            if freshness <= Freshness::Stale {
+                let fresh = freshness == Freshness::Fresh;
+                let hit = if fresh { EventKind::Hit(life) } else { EventKind::StaleHit(life) };
+                self.listener.tell(key, hit);
+                return Ok(entry.into_value());
+            }
+        }
+        Err(shut_down(Operation::Compute))
     }
 
     /// Waits for a flight to land, or to show a stale entry that may still be served.

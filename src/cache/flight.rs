@@ -84,6 +84,14 @@ impl<V: Clone> Flight<V> {
         matches!(&*self.state.borrow(), State::Refreshing(_))
     }
 
+    /// The entry that is served while a refresh computes.
+    pub(crate) fn stale(&self) -> Option<Entry<V>> {
+        match &*self.state.borrow() {
+            State::Refreshing(entry) => Some(entry.clone()),
+            _ => None,
+        }
+    }
+
     pub(crate) fn refresh_behind(&self, stale: Entry<V>) {
         self.state.send_replace(State::Refreshing(stale));
     }

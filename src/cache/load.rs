@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use crate::cache::background::Cut;
+use crate::cache::background::{Cut, RefreshPermit};
 use crate::cache::computed::Computed;
 use crate::cache::core::Core;
 use crate::cache::event::EventKind;
@@ -74,6 +74,14 @@ impl<S: Store> Ticket<S> {
         std::borrow::Borrow::borrow(&self.key)
     }
 
+    /// The entry that is served during a refresh, if it still may be: an end of the refresh that brings
+    /// nothing is then nobody's trouble (E2).
+    fn servable(&self) -> Option<Entry<S::Value>> {
+        let stale = self.flight.stale().filter(|_| !self.flight.is_fenced())?;
+        let freshness = self.core.policy.judge(stale.lifetime(), self.core.clock.now());
+        (freshness <= Freshness::Stale).then_some(stale)
+    }
+
     fn land(&mut self, landing: Landing<S::Value>) {
         if !std::mem::replace(&mut self.landed, true) {
             self.core.flights.leave(&self.key, &self.flight);
@@ -85,7 +93,9 @@ impl<S: Store> Ticket<S> {
 
 impl<S: Store> Drop for Ticket<S> {
     fn drop(&mut self) {
-        self.land(Landing::Vanished);
+        if !self.landed {
+            self.land(self.servable().map_or(Landing::Vanished, Landing::Value));
+        }
     }
 }
 
@@ -101,8 +111,13 @@ pub(crate) async fn fly<S: Store + 'static>(
             let refreshing = ticket.flight.is_refreshing();
             let kind = if refreshing { EventKind::RefreshPanicked } else { EventKind::LoadPanicked };
             ticket.core.listener.tell(ticket.key(), kind);
-            ticket.flight.leave_panic(payload);
-            Landing::Panicked
+            ticket.servable().map_or_else(
+                || {
+                    ticket.flight.leave_panic(payload);
+                    Landing::Panicked
+                },
+                Landing::Value,
+            )
         }
     };
     ticket.land(landing);
@@ -114,6 +129,9 @@ async fn course<S: Store + 'static>(
     within: Within,
 ) -> Landing<S::Value> {
     let core = &*ticket.core;
+    if let Some(shown) = ticket.flight.stale() {
+        return renew(ticket, shown, compute, within).await;
+    }
     let held = match read(ticket).await {
         Ok(held) => held,
         Err(error) => return Landing::Failed(error),
@@ -129,6 +147,7 @@ async fn course<S: Store + 'static>(
         }
         (Some(entry), Freshness::Stale) => {
             core.listener.tell(ticket.key(), EventKind::StaleHit(entry.lifetime()));
+            let Some(_permit) = permit(ticket) else { return Landing::Value(entry) };
             refresh(ticket, entry, compute, within).await
         }
         (held, _) => {
@@ -136,6 +155,36 @@ async fn course<S: Store + 'static>(
             load(ticket, held, compute, within).await
         }
     }
+}
+
+/// Behind callers who were served this entry at once: takes what a slower tier knows better, else computes.
+async fn renew<S: Store + 'static>(
+    ticket: &Ticket<S>,
+    shown: Entry<S::Value>,
+    compute: Compute<S::Value>,
+    within: Within,
+) -> Landing<S::Value> {
+    let core = &*ticket.core;
+    let Some(_permit) = permit(ticket) else { return Landing::Value(shown) };
+    let held = match read(ticket).await {
+        Ok(held) => held,
+        Err(error) => return Landing::Failed(error),
+    };
+    let now = core.clock.now();
+    match held.map(|entry| (core.policy.judge(entry.lifetime(), now), entry)) {
+        Some((Freshness::Fresh, entry)) => Landing::Value(entry),
+        Some((Freshness::Stale, entry)) => refresh(ticket, entry, compute, within).await,
+        _ => refresh(ticket, shown, compute, within).await,
+    }
+}
+
+fn permit<S: Store>(ticket: &Ticket<S>) -> Option<RefreshPermit<'_>> {
+    let core = &*ticket.core;
+    let permit = core.background.try_refresh(core.policy.max_refreshes);
+    if permit.is_none() {
+        core.listener.tell(ticket.key(), EventKind::RefreshSkipped);
+    }
+    permit
 }
 
 /// Reads the store. A failed read is a miss, unless the cache is strict (E11).
@@ -158,7 +207,7 @@ async fn read<S: Store>(ticket: &Ticket<S>) -> Result<Option<Entry<S::Value>>> {
     if core.policy.strict { Err(error) } else { Ok(None) }
 }
 
-/// Computes while the stale entry is served, if another refresh may run.
+/// Computes while the stale entry is served.
 async fn refresh<S: Store + 'static>(
     ticket: &Ticket<S>,
     stale: Entry<S::Value>,
@@ -166,10 +215,6 @@ async fn refresh<S: Store + 'static>(
     within: Within,
 ) -> Landing<S::Value> {
     let core = &*ticket.core;
-    let Some(_permit) = core.background.try_refresh(core.policy.max_refreshes) else {
-        core.listener.tell(ticket.key(), EventKind::RefreshSkipped);
-        return Landing::Value(stale);
-    };
     ticket.flight.refresh_behind(stale.clone());
     core.listener.tell(ticket.key(), EventKind::RefreshStarted);
     let began = core.clock.now();
@@ -257,17 +302,13 @@ async fn store<S: Store>(ticket: &Ticket<S>, entry: Entry<S::Value>) -> Landing<
     if core.policy.strict { Landing::Failed(error) } else { Landing::Value(entry) }
 }
 
-/// A failed computation lands with the last entry still held, if the cache was built for that (E8) and
-/// nobody removed the entry meanwhile.
+/// A failed computation lands with the last entry still held, if that may be served (E2, E8) and nobody
+/// removed it meanwhile.
 fn fall_back<S: Store>(ticket: &Ticket<S>, held: Option<Entry<S::Value>>, error: Error) -> Landing<S::Value> {
     let core = &*ticket.core;
     let now = core.clock.now();
     match held {
-        Some(entry)
-            if core.policy.serves_on_error()
-                && !ticket.flight.is_fenced()
-                && entry.freshness(now) != Freshness::Dead =>
-        {
+        Some(entry) if core.policy.serves_on_error(entry.lifetime(), now) && !ticket.flight.is_fenced() => {
             Landing::Value(entry)
         }
         _ => Landing::Failed(error),

@@ -45,9 +45,15 @@ impl Policy {
         Lifetime::new(began, fresh_until, stale_until, keep_until)
     }
 
-    /// Whether a failed computation may be answered with the last entry (E8).
-    pub(crate) fn serves_on_error(&self) -> bool {
-        self.keep != Keep::No
+    /// Whether a failed computation may be answered with an entry of this life: within its windows (E2),
+    /// or for as long as it was to be kept for that case (E8).
+    pub(crate) fn serves_on_error(&self, life: Lifetime, now: Timestamp) -> bool {
+        match self.judge(life, now) {
+            Freshness::Fresh | Freshness::Stale => true,
+            // Expired by age: then somebody asked to keep it. Else it is from the future (E12).
+            Freshness::Expired => self.keep != Keep::No || life.freshness(now) == Freshness::Expired,
+            Freshness::Dead => false,
+        }
     }
 
     /// What an entry is good for at `now`. One that claims to come from the future, by more than hosts may

@@ -23,6 +23,11 @@ pub(crate) const SECOND: Duration = Duration::from_secs(1);
 /// The least time there is.
 pub(crate) const TICK: Duration = Duration::from_nanos(1);
 
+/// The last instant before `deadline`.
+pub(crate) fn just_before(deadline: Duration) -> Duration {
+    deadline.saturating_sub(TICK)
+}
+
 /// The cache, what is under it, and what it told.
 pub(crate) struct Bench<S: Store> {
     pub(crate) cache: Cache<S>,

@@ -4,7 +4,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::bench::{Bench, How, SECOND, TICK, memory, remote};
+use super::bench::{Bench, How, SECOND, TICK, just_before, memory, remote};
 use super::faulty::{Fault, Faulty};
 use super::gate::Gate;
 use super::rig::Tier;
@@ -52,7 +52,7 @@ fn a_refresh_has_a_deadline() {
             caller.value().unwrap()
         };
         assert_eq!(ask(&mut sim, How::Hang), 7);
-        sim.advance(limit - TICK);
+        sim.advance(just_before(limit));
         assert_eq!(
             (ask(&mut sim, How::Hang), bench.origin.computations(), bench.origin.running()),
             (7, 1, 1)
@@ -82,7 +82,7 @@ fn refreshes_are_limited_and_the_limit_is_given_back() {
                 let how = if how == "fail" { How::WaitAndFail(gate) } else { How::Wait(gate) };
                 let caller = bench.ask(&mut sim, key, key, how);
                 sim.run_ready();
-                assert_eq!(caller.value().is_ok(), true);
+                assert!(caller.value().is_ok());
             }
             assert_eq!(bench.origin.running(), 2, "round {round}");
             assert_eq!(bench.events.count("RefreshSkipped"), 2 * round);
@@ -158,7 +158,7 @@ fn shutdown_drains_then_cuts_off() {
         sim.run_ready();
         assert_eq!(late.value().unwrap_err().kind(), ErrorKind::ShutDown);
         gate.open();
-        sim.advance(5 * SECOND - TICK);
+        sim.advance(just_before(5 * SECOND));
         assert_eq!(shutdown.is_done(), hangs == 0);
         sim.advance(TICK);
         let report = shutdown.value().unwrap();

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::bench::{Bench, How, SECOND, TICK, memory, remote};
+use super::bench::{Bench, How, SECOND, TICK, just_before, memory, remote};
 use super::faulty::Fault;
 use super::gate::Gate;
 use super::schedule::{Schedule, explore, seeds};
@@ -182,6 +182,30 @@ fn a_stale_hit_above_does_not_wait_for_a_slow_tier_below() {
     assert!(bench.cache.is_idle());
 }
 
+/// E2: however its refresh ends, and be it before anyone looks, a stale hit is a hit.
+#[test]
+fn a_stale_hit_is_served_whatever_becomes_of_its_refresh() {
+    for how in [How::Fail(0), How::Fail(1), How::Panic(0), How::Panic(1), How::Hang, How::Answer(0)] {
+        for (tier, runtime) in [(memory(), true), (memory(), false), (remote(), true), (remote(), false)] {
+            if !runtime {
+                tier.faults().yields(0, 0);
+            }
+            let mut sim = plain();
+            sim.refuse_tasks(!runtime);
+            let bench = Bench::new(&mut sim, tier.clone(), |b| swr(b).refresh_timeout(SECOND));
+            tier.inner().plant("k", bench.entry(7, [-1, 9_000_000_000, 9_000_000_000]));
+            bench.origin.bump();
+            let callers = ["a", "b"].map(|name| bench.ask(&mut sim, name, "k", how.clone()));
+            sim.advance(SECOND);
+            for caller in callers {
+                let value = caller.value().unwrap();
+                assert!(value == 7 || (value == 1 && matches!(how, How::Answer(_))), "{how:?}: {value}");
+            }
+            assert!(sim.settle().is_empty() && bench.cache.is_idle());
+        }
+    }
+}
+
 /// E3: concurrent misses run one computation and one read of the store; every way to ask shares them.
 #[test]
 fn concurrent_misses_run_one_computation_and_one_read() {
@@ -285,7 +309,7 @@ fn a_deadline_frees_the_key_of_a_load_that_hangs() {
     let mut sim = plain();
     let bench = Bench::new(&mut sim, memory(), |b| minute(b).load_timeout(3 * SECOND));
     let callers = ["a", "b"].map(|name| bench.ask(&mut sim, name, "k", How::Hang));
-    sim.advance(3 * SECOND - TICK);
+    sim.advance(just_before(3 * SECOND));
     assert!(callers.iter().all(|caller| !caller.is_done()));
     sim.advance(TICK);
     for caller in callers {
@@ -313,7 +337,7 @@ fn a_store_that_hangs_costs_a_deadline_and_no_answer() {
                     if strict { builder.strict() } else { builder }
                 });
                 let caller = bench.ask(&mut sim, "caller", "k", How::Answer(1));
-                sim.advance(3 * SECOND - TICK);
+                sim.advance(just_before(3 * SECOND));
                 assert!(!caller.is_done());
                 sim.advance(TICK);
                 let expected = if strict { Err(ErrorKind::Timeout) } else { Ok(0) };
