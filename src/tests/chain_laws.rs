@@ -313,6 +313,33 @@ fn a_cancelled_call_leaves_a_legal_state() {
     }
 }
 
+/// S4, C6: a write that lost its caller after a tier failed it, and a strict one that failed in both tiers,
+/// leave nothing of the old that could come back later.
+#[test]
+fn a_write_that_failed_above_and_went_no_further_leaves_nothing_of_the_old() {
+    for polls in 0..12 {
+        explore(1, 30_000, |sim| {
+            let rig = Shape::Pair.rig();
+            rig.plant(0..2);
+            rig.tiers[0].faults().on(Operation::Remove, 0, Fault::FailBefore);
+            rig.client(sim, "writer", &[Act::Set(0)]).cancel_after(polls);
+            rig.client(sim, "reader", READS);
+            sim.run();
+            rig.aftermath(sim);
+            rig.assert(Loss::Erases);
+        });
+    }
+    let mut sim = Sim::new(Schedule::script([]));
+    let rig = Shape::Strict.rig();
+    rig.plant(0..2);
+    let outage = [Act::DownFor(0, Operation::Remove), Act::DownFor(1, Operation::Set)];
+    rig.client(&mut sim, "outage", &outage);
+    rig.client(&mut sim, "writer", &[Act::Set(0), Act::Peek(0), Act::Get(0)]);
+    sim.run();
+    rig.aftermath(&mut sim);
+    rig.assert(Loss::Erases);
+}
+
 /// C6: each call of each tier fails before or after its effect, in every race with a reader; then the
 /// tier is well again.
 #[test]

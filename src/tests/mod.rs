@@ -18,6 +18,7 @@ mod engine_bounds;
 mod engine_laws;
 mod engine_races;
 mod kit;
+mod stacks;
 
 use std::future::Future;
 use std::pin::pin;
