@@ -14,6 +14,7 @@ mod sim;
 mod toy;
 
 mod chain_laws;
+mod chain_outages;
 mod engine_bounds;
 mod engine_laws;
 mod engine_races;
