@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::adapters::fence::{Fences, Gate, Pass};
 use crate::adapters::marks::Marks;
-use crate::describe::Description;
+use crate::describe::{Description, grouped};
 use crate::entry::{Entry, Freshness};
 use crate::error::{Error, Result};
 use crate::store::{ClearPrefix, SetOutcome, Store};
@@ -386,7 +386,7 @@ where
             ("absent below", stats.absent_below),
         ] {
             if count > 0 {
-                description = description.with(name, count);
+                description = description.with(name, grouped(count));
             }
         }
         description.over(self.upper.describe()).over(self.lower.describe())

@@ -118,7 +118,7 @@ impl<S: Store + 'static> Core<S> {
             }
             self.listener.tell(key, EventKind::Joined);
             match self.wait(&flight).await {
-                Landing::Value(entry) => return Ok(entry.into_value()),
+                Landing::Found(entry) | Landing::Value(entry) => return Ok(entry.into_value()),
                 Landing::Failed(error) => return Err(error),
                 // Whoever ran it is gone: the next to come runs its own computation.
                 Landing::Panicked | Landing::Vanished => {}
@@ -151,10 +151,16 @@ impl<S: Store + 'static> Core<S> {
         let first = poll_fn(|context| Poll::Ready(task.as_mut().poll(context))).await;
         let spawned = first.is_ready() || self.background.runtime.spawn(task);
         if let Some(entry) = stale {
+            // A deeper tier that answered at once may have known better (C1).
+            let (entry, kind): (_, fn(_) -> _) = match flight.found() {
+                Some(fresh) => (fresh, EventKind::Hit),
+                None => (entry, EventKind::StaleHit),
+            };
+            self.listener.tell(key, kind(entry.lifetime()));
             return Ok(entry.into_value());
         }
         match self.wait(&flight).await {
-            Landing::Value(entry) => Ok(entry.into_value()),
+            Landing::Found(entry) | Landing::Value(entry) => Ok(entry.into_value()),
             Landing::Failed(error) => Err(error),
             Landing::Panicked => match flight.take_panic() {
                 Some(payload) => resume_unwind(payload),
@@ -170,12 +176,10 @@ impl<S: Store + 'static> Core<S> {
     /// A stale entry that may be served, if the store can tell at once: nobody waits for slower tiers to
     /// say whether they know better (E2).
     fn stale(&self, key: &S::Key) -> Option<Entry<S::Value>> {
-        let stale = self.store.peek_with(key, |entry| {
+        self.store.peek_with(key, |entry| {
             let freshness = self.policy.judge(entry.lifetime(), self.clock.now());
             (freshness == Freshness::Stale).then(|| entry.clone())
-        })??;
-        self.listener.tell(key, EventKind::StaleHit(stale.lifetime()));
-        Some(stale)
+        })?
     }
 
     /// What is left to do after a shutdown: hits are served, nothing is computed.

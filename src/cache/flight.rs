@@ -38,6 +38,9 @@ pub(crate) enum State<V> {
 /// How a flight ended.
 #[derive(Clone)]
 pub(crate) enum Landing<V> {
+    /// The store held it.
+    Found(Entry<V>),
+    /// It was computed, or stands in for what could not be.
     Value(Entry<V>),
     Failed(Error),
     /// The payload lies in the flight, for the caller that ran it.
@@ -106,6 +109,14 @@ impl<V: Clone> Flight<V> {
 
     pub(crate) fn take_panic(&self) -> Option<Box<dyn Any + Send>> {
         self.panic.lock().take()
+    }
+
+    /// What the store held, if the flight has landed with that.
+    pub(crate) fn found(&self) -> Option<Entry<V>> {
+        match &*self.state.borrow() {
+            State::Landed(Landing::Found(entry)) => Some(entry.clone()),
+            _ => None,
+        }
     }
 
     /// Waits until the flight shows what `enough` accepts, or has landed.

@@ -143,7 +143,7 @@ async fn course<S: Store + 'static>(
     match (held, freshness) {
         (Some(entry), Freshness::Fresh) => {
             core.listener.tell(ticket.key(), EventKind::Hit(entry.lifetime()));
-            Landing::Value(entry)
+            Landing::Found(entry)
         }
         (Some(entry), Freshness::Stale) => {
             core.listener.tell(ticket.key(), EventKind::StaleHit(entry.lifetime()));
@@ -172,7 +172,7 @@ async fn renew<S: Store + 'static>(
     };
     let now = core.clock.now();
     match held.map(|entry| (core.policy.judge(entry.lifetime(), now), entry)) {
-        Some((Freshness::Fresh, entry)) => Landing::Value(entry),
+        Some((Freshness::Fresh, entry)) => Landing::Found(entry),
         Some((Freshness::Stale, entry)) => refresh(ticket, entry, compute, within).await,
         _ => refresh(ticket, shown, compute, within).await,
     }

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use crate::sync::Mutex;
 use crate::{
-    Cache, CacheBuilder, Clock, Computed, Description, Entry, Error, ErrorKind, ManualClock, Result,
-    SetOutcome, Store, Timestamp,
+    Cache, CacheBuilder, Clock, Computed, Description, Entry, Error, ErrorKind, Lifetime, ManualClock,
+    Result, SetOutcome, Store, StoreExt, Timestamp,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -101,6 +101,30 @@ async fn e13_a_value_is_as_old_as_the_beginning_of_its_computation_and_lives_fro
     clock.advance(Duration::from_nanos(1));
     assert_eq!((cache.peek("k"), cache.get("k").await.unwrap()), (None, None));
     assert!(cache.is_idle());
+}
+
+#[tokio::test]
+async fn c1_a_stale_copy_above_hides_no_fresh_one_below_that_is_told_at_once() {
+    let (upper, lower, clock) = (Shelf::default(), Shelf::default(), ManualClock::new(Timestamp::EPOCH));
+    let second = Timestamp::EPOCH.saturating_add(SECOND);
+    let stale = Lifetime::new(Timestamp::EPOCH, second, Timestamp::MAX, Timestamp::MAX);
+    upper.set("k", Entry::new(1, stale)).await.unwrap();
+    lower.set("k", Entry::fresh_for(2, Timestamp::EPOCH, 9 * SECOND)).await.unwrap();
+    let stack = upper.clone().chain(lower);
+    let cache = Cache::builder(stack).ttl(SECOND).stale(SECOND).clock(clock.clone()).build().unwrap();
+    clock.advance(2 * SECOND);
+    assert_eq!(cache.get_or_compute("k", || async { 3 }).await.unwrap(), 2);
+    assert_eq!(upper.peek_with("k", |entry| *entry.value()), Some(2), "copied upwards");
+}
+
+#[tokio::test]
+async fn e2_a_stale_hit_is_stale_also_when_its_refresh_ends_at_once() {
+    let (builder, _, clock) = builder();
+    let cache = builder.ttl(SECOND).stale(SECOND).build().unwrap();
+    cache.set("k", 1).await.unwrap();
+    clock.advance(2 * SECOND);
+    assert_eq!(cache.get_or_compute("k", || async { 2 }).await.unwrap(), 1);
+    assert_eq!(cache.peek("k"), Some(2));
 }
 
 #[tokio::test]
