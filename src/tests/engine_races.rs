@@ -8,7 +8,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::bench::{Bench, How, SECOND, memory, remote};
-use super::faulty::Fault;
+use super::faulty::{Fault, Faults};
 use super::rig::{Planned, Tier, planned};
 use super::schedule::{explore, schedules};
 use super::sim::{Sim, Task};
@@ -22,7 +22,7 @@ type Stack = Arc<BoxStore<str, u64>>;
 
 /// What a client does with the one key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Act {
+pub(super) enum Act {
     /// `get_or_compute`, with a computation that yields this often.
     Ask(usize),
     /// `get_or_compute`, with a computation that fails.
@@ -45,9 +45,10 @@ const WRITES: [Act; 3] = [Act::Remove, Act::Clear, Act::Set];
 
 /// A cache, and the oldest version of the origin that anybody may still be given.
 #[derive(Clone)]
-struct World {
+pub(super) struct World {
     bench: Bench<Stack>,
     tiers: Vec<Tier>,
+    faults: Vec<Faults>,
     floor: Arc<AtomicU64>,
     /// Writers take turns: of two at once either may win, and there would be no floor.
     writers: Arc<tokio::sync::Mutex<()>>,
@@ -68,9 +69,17 @@ impl World {
             [upper, lower, ..] => BoxStore::new(Chain::new(upper.clone(), lower.clone())),
             [] => unreachable!("at least one tier"),
         };
-        let bench =
-            Bench::new(sim, Arc::new(stack), |b| b.ttl(SECOND).stale(SECOND).keep_stale_on_error(2 * SECOND));
-        Self { bench, tiers, floor: Arc::default(), writers: Arc::default(), violations: Arc::default() }
+        let faults = tiers.iter().map(|tier| tier.faults()).collect();
+        Self { tiers, ..Self::over(sim, stack, faults) }
+    }
+
+    /// Over a stack of which only the switches are known.
+    pub(super) fn over(sim: &mut Sim, stack: BoxStore<str, u64>, faults: Vec<Faults>) -> Self {
+        let bench = Bench::new(sim, Arc::new(stack), |builder| {
+            builder.ttl(SECOND).stale(SECOND).keep_stale_on_error(2 * SECOND)
+        });
+        let (tiers, violations) = (Vec::new(), Arc::default());
+        Self { bench, tiers, faults, floor: Arc::default(), writers: Arc::default(), violations }
     }
 
     /// An entry of version 0 in every tier, this far into its life.
@@ -83,7 +92,7 @@ impl World {
         }
     }
 
-    fn client(&self, sim: &mut Sim, name: &str, acts: &[Act]) -> Task<()> {
+    pub(super) fn client(&self, sim: &mut Sim, name: &str, acts: &[Act]) -> Task<()> {
         let (world, acts, runtime) = (self.clone(), acts.to_vec(), sim.runtime());
         let who = name.to_owned();
         sim.spawn(name, async move {
@@ -136,10 +145,8 @@ impl World {
 
     /// When all is quiet: nothing older is held, nothing leaked, and nobody saw anything wrong.
     #[track_caller]
-    fn assert(&self, sim: &mut Sim) {
-        for tier in &self.tiers {
-            tier.faults().heal();
-        }
+    pub(super) fn assert(&self, sim: &mut Sim) {
+        self.faults.iter().for_each(Faults::heal);
         assert_eq!(sim.settle(), [""; 0], "leaked");
         self.client(
             sim,
@@ -260,7 +267,7 @@ fn a_write_waits_for_a_result_on_its_way_to_the_store() {
     }
 }
 
-fn act() -> impl Strategy<Value = Act> {
+pub(super) fn act() -> impl Strategy<Value = Act> {
     prop_oneof![
         6 => (0..3usize).prop_map(Act::Ask),
         2 => (0..3usize).prop_map(Act::AskFailing),
@@ -284,7 +291,7 @@ proptest! {
         life in proptest::option::of(0..3usize),
         clients in proptest::collection::vec(proptest::collection::vec(act(), 1..6), 2..5),
         cancelled in proptest::collection::vec((0..4usize, 0..20u64), 0..3),
-        faults in proptest::collection::vec(planned(1), 0..3),
+        faults in proptest::collection::vec(planned(2), 0..3),
         races_time in any::<bool>(),
     ) {
         let mut sim = Sim::new(schedule);
@@ -296,8 +303,7 @@ proptest! {
             world.plant(life);
         }
         for (tier, operation, nth, fault) in faults as Vec<Planned> {
-            let tier = if shape == 2 { tier % 2 } else { 0 };
-            world.tiers[tier].faults().on(operation, nth, fault);
+            world.faults[tier % world.faults.len()].on(operation, nth, fault);
         }
         for (index, acts) in clients.iter().enumerate() {
             let task = world.client(&mut sim, &format!("client {index}"), acts);

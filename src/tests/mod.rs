@@ -14,10 +14,12 @@ mod sim;
 mod toy;
 
 mod chain_laws;
+mod chain_outages;
 mod engine_bounds;
 mod engine_laws;
 mod engine_races;
 mod kit;
+mod stacks;
 mod threads;
 
 use std::future::Future;

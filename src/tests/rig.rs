@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::faulty::{Fault, Faulty};
+use super::faulty::{Fault, Faults, Faulty};
 use super::model::{Client, History, Loss, StoreHistory};
 use super::sim::{Sim, Task};
 use super::toy::Toy;
@@ -46,11 +46,12 @@ pub(crate) enum Act {
     Up(usize),
 }
 
-/// A stack, its tiers (fastest first), its clock, its history.
+/// A stack, its tiers (fastest first) if they are known, their switches, its clock, its history.
 #[derive(Debug)]
 pub(crate) struct Rig<S: Store<Key = str, Value = u64>> {
     pub(crate) stack: Arc<S>,
     pub(crate) tiers: Vec<Tier>,
+    pub(crate) faults: Vec<Faults>,
     pub(crate) clock: ManualClock,
     pub(crate) history: StoreHistory<Arc<S>>,
     values: Arc<AtomicU64>,
@@ -62,9 +63,11 @@ pub(crate) fn tiers(count: usize) -> Vec<Tier> {
     (0..count).map(|index| Arc::new(Faulty::new(toy(index)))).collect()
 }
 
-/// An entry that is fresh for ever.
-pub(crate) fn lasting(value: u64, created_at: Timestamp) -> Entry<u64> {
-    Entry::new(value, Lifetime::forever(created_at))
+/// An entry that is fresh for longer than any test takes; some have a version and tags.
+fn lasting(value: u64, created_at: Timestamp) -> Entry<u64> {
+    let after = |minutes: u32| created_at.saturating_add(Duration::from_secs(60) * minutes);
+    let entry = Entry::new(value, Lifetime::new(created_at, after(1), after(2), after(3)));
+    if value.is_multiple_of(2) { entry } else { entry.with_version(value.to_string()).with_tags(["b", "a"]) }
 }
 
 impl<S: Store<Key = str, Value = u64> + 'static> Rig<S> {
@@ -72,8 +75,15 @@ impl<S: Store<Key = str, Value = u64> + 'static> Rig<S> {
     pub(crate) fn new(count: usize, build: impl FnOnce(&[Tier], ManualClock) -> S) -> Self {
         let tiers = tiers(count);
         let clock = ManualClock::new(Timestamp::from_nanos(1000));
-        let stack = Arc::new(build(&tiers, clock.clone()));
-        Self { stack, tiers, clock, history: History::new(), values: Arc::default() }
+        let stack = build(&tiers, clock.clone());
+        let faults = tiers.iter().map(|tier| tier.faults()).collect();
+        Self { tiers, ..Self::over(stack, faults, clock) }
+    }
+
+    /// A rig around a stack of which only the switches are known.
+    pub(crate) fn over(stack: S, faults: Vec<Faults>, clock: ManualClock) -> Self {
+        let (history, values) = (History::new(), Arc::default());
+        Self { stack: Arc::new(stack), tiers: Vec::new(), faults, clock, history, values }
     }
 
     /// Puts one old entry of the first key into these tiers, as a `set` long ago.
@@ -106,13 +116,11 @@ impl<S: Store<Key = str, Value = u64> + 'static> Rig<S> {
     /// When all is quiet and healed: what every tier still holds comes to light from the top down, and
     /// the stack still takes writes.
     pub(crate) fn aftermath(&self, sim: &mut Sim) {
-        for tier in &self.tiers {
-            tier.faults().heal();
-        }
+        self.faults.iter().for_each(Faults::heal);
         let mut acts = Vec::new();
         for key in 0..KEYS.len() {
             acts.extend([Act::Peek(key), Act::Get(key), Act::Get(key)]);
-            for tier in 0..self.tiers.len() - 1 {
+            for tier in 0..self.tiers.len().saturating_sub(1) {
                 acts.extend((0..=tier).map(|tier| Act::Forget(tier, key)));
                 acts.extend([Act::Get(key), Act::Get(key)]);
             }
@@ -137,10 +145,14 @@ impl<S: Store<Key = str, Value = u64> + 'static> Rig<S> {
             Act::Get(key) => drop(client.get_at(KEYS[key], self.clock.now()).await),
             Act::GetMany => client.get_many(&KEYS, self.clock.now()).await,
             Act::Peek(key) => drop(client.peek(KEYS[key])),
-            Act::Forget(tier, key) => self.tiers[tier].inner().forget(KEYS[key]),
-            Act::Down(tier) => self.tiers[tier].faults().down(),
-            Act::DownFor(tier, operation) => self.tiers[tier].faults().down_for(operation),
-            Act::Up(tier) => self.tiers[tier].faults().up(),
+            Act::Forget(tier, key) => {
+                if let Some(tier) = self.tiers.get(tier) {
+                    tier.inner().forget(KEYS[key]);
+                }
+            }
+            Act::Down(tier) => self.faults[tier % self.faults.len()].down(),
+            Act::DownFor(tier, operation) => self.faults[tier % self.faults.len()].down_for(operation),
+            Act::Up(tier) => self.faults[tier % self.faults.len()].up(),
         }
     }
 
@@ -148,6 +160,7 @@ impl<S: Store<Key = str, Value = u64> + 'static> Rig<S> {
         Self {
             stack: Arc::clone(&self.stack),
             tiers: self.tiers.clone(),
+            faults: self.faults.clone(),
             clock: self.clock.clone(),
             history: self.history.clone(),
             values: Arc::clone(&self.values),
