@@ -204,6 +204,25 @@ fn what_is_no_file_is_an_error_and_not_a_hang() {
     assert_eq!(store.len(), Some(0));
 }
 
+/// A read that finds a whole entry serves it, whatever stands in the way of counting it.
+#[test]
+fn a_read_does_not_fail_for_what_cannot_be_evicted() {
+    let dir = scratch();
+    let (full, there) = (FileStore::at(dir.path()).max_entries(1).open_blocking().unwrap(), open(dir.path()));
+    now(full.set("victim", entry("1"))).unwrap();
+    let place = file_of(dir.path(), "victim");
+    fs::remove_file(&place).unwrap();
+    fs::create_dir(&place).unwrap();
+    now(there.set("k", entry("2"))).unwrap();
+    for _ in 0..2 {
+        assert_eq!(now(full.get("k")).unwrap(), Some(entry("2")));
+        assert_eq!(full.len(), Some(1), "it is not counted, so the bound holds");
+    }
+    fs::remove_dir(&place).unwrap();
+    assert_eq!(now(full.get("k")).unwrap(), Some(entry("2")));
+    assert_eq!((full.len(), full.weight()), (Some(1), there.weight()), "and counted when there is room");
+}
+
 #[test]
 fn a_file_named_like_a_lane_blocks_its_keys_and_no_others() {
     let dir = scratch();
