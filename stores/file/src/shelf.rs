@@ -64,7 +64,8 @@ impl Shelf {
         };
         let len = bytes.len() as u64;
         let entry = wire::decode(key.as_bytes(), bytes).map_err(|error| {
-            unreadable(&self.directory.path(place), error.kind(), "not what was written").with_source(error)
+            unreadable(Operation::Get, &self.directory.path(place), error.kind(), "not what was written")
+                .with_source(error)
         })?;
         let known = Known { place, bytes: len, keep: Keep::of(entry.lifetime()) };
         if !self.index.lock().touch(known) {

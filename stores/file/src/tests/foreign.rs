@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::path::Path;
 
 use bytes::Bytes;
-use larder::{ClearPrefix, ErrorKind, Store, wire};
+use larder::{ClearPrefix, ErrorKind, Operation, Store, wire};
 use proptest::prelude::*;
 use proptest::sample::Index;
 
@@ -108,7 +108,8 @@ fn clear_prefix_does_all_it_can_and_reports_a_newer_entry() {
     for key in ["a/1", "a/2", "b/1"] {
         now(store.set(key, entry("x"))).unwrap();
     }
-    assert_eq!(now(store.clear_prefix("a/")).unwrap_err().kind(), ErrorKind::NewerVersion);
+    let error = now(store.clear_prefix("a/")).unwrap_err();
+    assert_eq!((error.kind(), error.operation()), (ErrorKind::NewerVersion, Operation::Clear));
     assert_eq!(now(store.get("a/1")).unwrap(), None);
     assert_eq!(now(store.get("a/2")).unwrap(), None);
     assert_eq!(now(store.get("b/1")).unwrap(), Some(entry("x")));
