@@ -67,6 +67,10 @@ mod tests;
 #[doc = include_str!("../../../README.md")]
 struct FrontPage;
 
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct OwnPage;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
