@@ -203,13 +203,16 @@ mod tests {
     #[test]
     fn at_rest_the_table_is_empty_also_when_gates_of_a_key_end_together() {
         let fences = Fences::default();
-        let together = std::sync::Barrier::new(2);
+        let arrived = AtomicU64::new(0);
         std::thread::scope(|threads| {
             for _ in 0..2 {
                 threads.spawn(|| {
-                    for key in 0..10_000u64 {
+                    for key in 0..100_000u64 {
                         let gate = fences.gate(&key);
-                        together.wait();
+                        arrived.fetch_add(1, Ordering::SeqCst);
+                        while arrived.load(Ordering::SeqCst) < 2 * (key + 1) {
+                            std::thread::yield_now();
+                        }
                         drop(gate);
                     }
                 });
