@@ -20,6 +20,7 @@ mod engine_laws;
 mod engine_races;
 mod kit;
 mod stacks;
+mod threads;
 
 use std::future::Future;
 use std::pin::pin;
