@@ -443,6 +443,19 @@ fn calls_that_overlap_may_take_effect_in_either_order_but_in_one() {
 }
 
 #[test]
+fn a_refused_value_may_be_seen_while_it_is_refused_and_not_after() {
+    for late in [false, true] {
+        let history = History::new();
+        let set = history.begin("w", Some("k"), Call::Set(1));
+        let read = |seen| history.begin("r", Some("k"), Call::Get).end(Reply::Saw(seen));
+        read(Some(1));
+        set.end(Reply::Refused);
+        read(late.then_some(1));
+        assert_eq!(history.check(Loss::Never).is_err(), late);
+    }
+}
+
+#[test]
 fn clear_removes_every_key_of_the_history() {
     let history = History::new();
     history.begin("w", Some("k"), Call::Set(1)).end(Reply::Done);
