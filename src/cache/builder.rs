@@ -92,7 +92,8 @@ impl<S: Store> CacheBuilder<S> {
     }
 
     /// Gives the cache a loader that is also given the entry still held, stale or expired, so that it can
-    /// ask its origin "changed since this version?" and answer [`Computed::unchanged`].
+    /// ask its origin "changed since this version?" and answer [`Computed::unchanged`]. What is past its
+    /// `keep_until` is not given: with a ttl alone that is everything past its ttl.
     pub fn reloader<F, Fut, C, E>(self, load: F) -> CacheBuilder<S, Loader<S>>
     where
         F: Fn(Owned<S>, Option<Entry<S::Value>>) -> Fut + Send + Sync + 'static,

@@ -173,9 +173,29 @@ async fn renew<S: Store + 'static>(
     let now = core.clock.now();
     match held.map(|entry| (core.policy.judge(entry.lifetime(), now), entry)) {
         Some((Freshness::Fresh, entry)) => Landing::Found(entry),
-        Some((Freshness::Stale, entry)) => refresh(ticket, entry, compute, within).await,
-        _ => refresh(ticket, shown, compute, within).await,
+        Some((Freshness::Stale, entry)) => {
+            aside().await;
+            refresh(ticket, entry, compute, within).await
+        }
+        _ => {
+            aside().await;
+            refresh(ticket, shown, compute, within).await
+        }
     }
+}
+
+/// Waits for another poll, so that a computation that works before its first await works in a task of its
+/// own and not in the caller that was served the stale entry (E2).
+async fn aside() {
+    let mut again = false;
+    poll_fn(|context| {
+        if std::mem::replace(&mut again, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 fn permit<S: Store>(ticket: &Ticket<S>) -> Option<RefreshPermit<'_>> {

@@ -114,7 +114,8 @@ impl<S: Store + 'static, L> Cache<S, L> {
         self.core.peek(key, read)
     }
 
-    /// The fresh value of `key` from whichever tier holds it. Computes nothing.
+    /// The fresh value of `key` from whichever tier holds it. Computes nothing, and joins no flight: each
+    /// caller reads the tiers. A store that fails is an error, whether the cache is strict or not.
     pub async fn get(&self, key: &S::Key) -> Result<Option<S::Value>> {
         if self.core.policy.bypass {
             return Ok(None);
@@ -137,7 +138,8 @@ impl<S: Store + 'static, L> Cache<S, L> {
     ///
     /// Concurrent callers share one computation and its outcome (E3). It runs on when its caller goes
     /// away, bounded by [`load_timeout`](CacheBuilder::load_timeout) (E5). If it panics, the panic goes on
-    /// in the caller that brought it, and the others carry on with their own (E7).
+    /// in the caller that brought it and waits for it, and the others carry on with their own (E7); the panic
+    /// of a refresh is an event.
     pub async fn get_or_compute<F, Fut, C>(&self, key: &S::Key, compute: F) -> Result<S::Value>
     where
         F: FnOnce() -> Fut + Send + 'static,
@@ -168,7 +170,8 @@ impl<S: Store + 'static, L> Cache<S, L> {
     }
 
     /// The same for a computation that is given the entry still held, stale or expired, and may answer
-    /// [`Computed::unchanged`].
+    /// [`Computed::unchanged`]. What is past its `keep_until` is not given: with a ttl alone that is everything
+    /// past its ttl.
     pub async fn get_or_recompute<F, Fut, C, E>(&self, key: &S::Key, compute: F) -> Result<S::Value>
     where
         F: FnOnce(Option<Entry<S::Value>>) -> Fut + Send + 'static,
