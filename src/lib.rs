@@ -1,6 +1,6 @@
 //! A caching toolkit: stores that compose like iterators, and an engine that alone judges freshness.
 //!
-//! A [`Store`] holds entries: memory, a directory, a server, or something of yours. A decorator takes a
+//! A [`Store`] holds entries: memory, a directory, a server, or something of yours. An adapter takes a
 //! store and is a store. The engine, [`Cache`], takes a store. Nothing else is needed to build a cache of
 //! many tiers, and nothing in it is boxed unless you write `.boxed()`.
 //!
@@ -39,7 +39,8 @@
 //!
 //! # Adapters
 //!
-//! Methods of [`StoreExt`], where each has its manual.
+//! Methods of [`StoreExt`], where each has its manual; [`Sharded`], which multiplies a store, has a
+//! constructor.
 //!
 //! | adapter | does |
 //! | --- | --- |
@@ -62,7 +63,8 @@
 //!
 //! [What every stack promises](guide::semantics), [the map of the code](guide::architecture),
 //! [why it is so](guide::design), [writing a store](guide::writing_a_store),
-//! [writing an adapter](guide::writing_an_adapter), [the bytes of an entry](guide::wire_format).
+//! [writing an adapter](guide::writing_an_adapter), [the bytes of an entry](guide::wire_format),
+//! [what each layer costs](guide::performance), [contributing](guide::contributing).
 #![forbid(unsafe_code)]
 
 mod adapters;

@@ -1,4 +1,4 @@
-//! The locks of this crate, in one place: they do not poison, because every critical section leaves
+//! The locks of `std`, in one place: they do not poison, because every critical section leaves
 //! its data whole before it calls anything that can panic, and a schedule explorer can take their place.
 
 use std::sync::PoisonError;

@@ -229,7 +229,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::adapters::testing::{Shelf, alike, forwards, history, now, play, undecorated};
+    use crate::adapters::testing::{Shelf, alike, bare, forwards, history, now, play};
     use crate::codec::{Postcard, Raw, Readable, from_fns};
     use crate::entry::Lifetime;
     use crate::error::ErrorKind;
@@ -244,7 +244,7 @@ mod tests {
         #[test]
         fn typed_and_untyped_stores_answer_alike(history in history()) {
             let encoded = || Encoded::new(Shelf::<str, Bytes>::new(), Postcard);
-            alike(undecorated, |history| play(&encoded(), history), &history)?;
+            alike(bare, |history| play(&encoded(), history), &history)?;
         }
 
         /// S6.

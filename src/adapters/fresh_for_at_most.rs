@@ -137,7 +137,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::adapters::testing::{Shelf, alike, entry, forwards, history, now, play, undecorated};
+    use crate::adapters::testing::{Shelf, alike, bare, entry, forwards, history, now, play};
     use crate::time::ManualClock;
 
     fn at(nanos: u64) -> ManualClock {
@@ -150,7 +150,7 @@ mod tests {
            fn a_limit_that_nothing_reaches_changes_nothing(history in history(), start: u64) {
                let capped = |history: &[_]| {
     play(&FreshForAtMost::new(Shelf::new(), Duration::MAX).clock(at(start)), history) };
-    alike(undecorated, capped, &history)?;
+    alike(bare, capped, &history)?;
            }
 
            /// C9: served for less, never for longer, and the windows keep their length.

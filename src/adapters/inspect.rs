@@ -226,7 +226,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::adapters::testing::{Call, Shelf, alike, answers, forwards, history, play, undecorated};
+    use crate::adapters::testing::{Call, Shelf, alike, answers, bare, forwards, history, play};
     use crate::sync::Mutex;
 
     /// What the closure should have seen of a call that was answered like this.
@@ -266,7 +266,7 @@ mod tests {
         /// D1, S11.
         #[test]
         fn looking_changes_nothing(history in history()) {
-            alike(undecorated, |history| play(&Inspect::new(Shelf::new(), |_| ()), history), &history)?;
+            alike(bare, |history| play(&Inspect::new(Shelf::new(), |_| ()), history), &history)?;
         }
 
         #[test]

@@ -1,4 +1,6 @@
-//! Stores made of stores: one decorator a file, named like its method in [`StoreExt`](crate::StoreExt).
+//! Stores made of stores: one adapter a file, named like its method in [`StoreExt`](crate::StoreExt).
+//! `Sharded`, which multiplies a store instead of wrapping one, is made by a constructor. `Null` is no
+//! adapter but a store; it stands here because it takes the place of other stores in a stack.
 
 mod byte_limited;
 mod chain;

@@ -123,9 +123,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::adapters::testing::{
-        Call, Shelf, alike, entry, forwards, history, key, now, play, undecorated,
-    };
+    use crate::adapters::testing::{Call, Shelf, alike, bare, entry, forwards, history, key, now, play};
 
     /// What a prefixed store cannot tell.
     fn knows(call: &Call) -> bool {
@@ -143,7 +141,7 @@ mod tests {
             let history: Vec<_> =
                 history.into_iter().filter(|call| prefix.is_empty() || knows(call)).collect();
             let prefixed = || Prefixed::new(Shelf::new(), prefix.clone());
-            alike(undecorated, |history| play(&prefixed(), history), &history)?;
+            alike(bare, |history| play(&prefixed(), history), &history)?;
         }
 
         /// S5, S6: whatever happens in one scope, the entries of the others stay.

@@ -287,7 +287,7 @@ mod tests {
     use super::*;
     use crate::adapters::byte_limited::ByteLimited;
     use crate::adapters::testing::{
-        Call, Shelf, alike, answers, entry, forwards, history, key, now, play, undecorated,
+        Call, Shelf, alike, answers, bare, entry, forwards, history, key, now, play,
     };
     use crate::entry::Lifetime;
     use crate::error::ErrorKind;
@@ -300,7 +300,7 @@ mod tests {
         /// D1, S11: also the results of a bulk call are in the order of its keys.
         #[test]
         fn many_stores_answer_like_one(history in history(), shards in 1..9usize) {
-            alike(undecorated, |history| play(&shelves(shards), history), &history)?;
+            alike(bare, |history| play(&shelves(shards), history), &history)?;
         }
 
         #[test]

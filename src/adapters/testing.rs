@@ -304,23 +304,23 @@ pub(crate) fn answers<S: Store<Key = str, Value = String>>(store: &S, call: &Cal
 /// D1 and S11: the two, each on a fresh store, answer alike, and their bulk calls like their single ones.
 pub(crate) fn alike(
     plain: impl Fn(&[Call]) -> Vec<String>,
-    decorated: impl Fn(&[Call]) -> Vec<String>,
+    adapted: impl Fn(&[Call]) -> Vec<String>,
     history: &[Call],
 ) -> Result<(), TestCaseError> {
     let single = singly(history);
-    prop_assert_eq!(plain(history), decorated(history));
-    prop_assert_eq!(plain(&single), decorated(&single));
+    prop_assert_eq!(plain(history), adapted(history));
+    prop_assert_eq!(plain(&single), adapted(&single));
     // Keys are read in bulk at the epoch; a history has no other difference from its single calls.
-    prop_assert_eq!(decorated(history), decorated(&single));
+    prop_assert_eq!(adapted(history), adapted(&single));
     Ok(())
 }
 
-/// The answers of a store without any decorator.
-pub(crate) fn undecorated(history: &[Call]) -> Vec<String> {
+/// The answers of a store without any adapter.
+pub(crate) fn bare(history: &[Call]) -> Vec<String> {
     play(&Shelf::<str, String>::new(), history)
 }
 
-/// D3: every call to the decorated store is one call of the same name to the store inside.
+/// D3: every call to the adapter is one call of the same name to the store inside.
 pub(crate) fn forwards<S, V: Value>(store: &S, inner: impl Fn(&S) -> &Shelf<str, V>, but: &[&'static str])
 where
     S: Store<Key = str, Value = String>,
