@@ -33,9 +33,9 @@ use crate::weigh::Weigher;
 /// lock, such as [`Lru`](crate::Lru), and whatever makes its writers take turns.
 ///
 /// A key belongs to one shard, by the high bits of a hash of which every bit depends on every bit of the
-/// key: of 1,024 consecutive integers, each of 64 shards gets 7 to 26, as if drawn at random. The seed is
-/// fixed, so every process of one build routes alike; it is no defence against keys that somebody chose so
-/// that they meet in one shard.
+/// key: of 1,024 consecutive integers, each of 64 shards gets 7 to 26, and of as many that lie 64 or 65,536
+/// apart 4 to 31, as if drawn at random. The seed is fixed, so every process of one build routes alike; it
+/// is no defence against keys that somebody chose so that they meet in one shard.
 ///
 /// Costs: a hash a call. A bulk call becomes one bulk call a shard, one after the other. `clear`,
 /// `flush`, `len` and `weight` ask every shard.
@@ -363,7 +363,12 @@ mod tests {
             }
             let (least, most) = (counts.iter().min().unwrap(), counts.iter().max().unwrap());
             assert!(chi_square(&counts) < 63 + 4 * 11, "{start} {step}: {}", chi_square(&counts));
-            assert!(*least >= 4 && *most <= 32, "{start} {step}: {least} to {most}");
+            // The seed is fixed, so these are the numbers in the manual and no estimate.
+            let documented = if step == 1 { 7..=26 } else { 4..=31 };
+            assert!(
+                documented.contains(least) && documented.contains(most),
+                "{start} {step}: {least} to {most}"
+            );
         }
     }
 
