@@ -204,50 +204,54 @@ mod tests {
     }
 
     proptest! {
-            /// D1, S11.
-            #[test]
-            fn a_bound_that_nothing_reaches_changes_nothing(history in history()) {
-                alike(
-    |history| play(&Shelf::new().weighed_by(Weigher::of_type()), history),
-    |history| play(&ByteLimited::new(Shelf::new(), u64::MAX), history),
-    &history,
-    )?;
-            }
+        /// D1, S11.
+        #[test]
+        fn a_bound_that_nothing_reaches_changes_nothing(history in history()) {
+            alike(
+                |history| play(&Shelf::new().weighed_by(Weigher::of_type()), history),
+                |history| play(&ByteLimited::new(Shelf::new(), u64::MAX), history),
+                &history,
+            )?;
+        }
 
-            /// S10, S11, and S3: what is refused leaves nothing of its key.
-            #[test]
-            fn the_bound_holds_after_every_call(history in history(), bound in 0..40u64) {
-                let (bulk, single) = (by_length(bound), by_length(bound));
-                for call in &history {
-                    answers(&bulk, call);
-                    prop_assert!(bulk.weight().unwrap() <= bound);
-                    for call in singly(std::slice::from_ref(call)) {
-                        let answers = answers(&single, &call);
-                        prop_assert!(single.weight().unwrap() <= bound);
-                        if let Call::Set(key, entry) = call {
-                            let fits = (entry.value().len() as u64) < bound;
-                            let held = now(single.get(&key)).unwrap();
-                            prop_assert_eq!(held, fits.then_some(entry));
-                            let refused = if bound == 0 { "Ok(Refused(KeepsNothing))" } else { "Ok(Refused(TooLarge))" };
-                            prop_assert_eq!(&answers[0], if fits { "Ok(Stored)" } else { refused });
-                        }
+        /// S10, S11, and S3: what is refused leaves nothing of its key.
+        #[test]
+        fn the_bound_holds_after_every_call(history in history(), bound in 0..40u64) {
+            let (bulk, single) = (by_length(bound), by_length(bound));
+            for call in &history {
+                answers(&bulk, call);
+                prop_assert!(bulk.weight().unwrap() <= bound);
+                for call in singly(std::slice::from_ref(call)) {
+                    let answers = answers(&single, &call);
+                    prop_assert!(single.weight().unwrap() <= bound);
+                    if let Call::Set(key, entry) = call {
+                        let fits = (entry.value().len() as u64) < bound;
+                        let held = now(single.get(&key)).unwrap();
+                        prop_assert_eq!(held, fits.then_some(entry));
+                        let answer = match bound {
+                            _ if fits => "Ok(Stored)",
+                            0 => "Ok(Refused(KeepsNothing))",
+                            _ => "Ok(Refused(TooLarge))",
+                        };
+                        prop_assert_eq!(&answers[0], answer);
                     }
-                    prop_assert_eq!(
-                        play(&bulk, &[Call::Len, Call::Weight]), play(&single, &[Call::Len, Call::Weight])
-                    );
                 }
-            }
-
-            /// Only as much goes as has to: a replacement needs the difference, not its whole weight.
-            #[test]
-            fn nothing_goes_while_there_is_room(old in 0..20usize, new in 0..20usize, other in entry()) {
-                let store = by_length((old.max(new) + other.value().len() + 2) as u64);
-                now(store.set("other", other)).unwrap();
-                now(store.set("a", of_length(old))).unwrap();
-                now(store.set("a", of_length(new))).unwrap();
-                prop_assert_eq!(store.len(), Some(2));
+                prop_assert_eq!(
+                    play(&bulk, &[Call::Len, Call::Weight]), play(&single, &[Call::Len, Call::Weight])
+                );
             }
         }
+
+        /// Only as much goes as has to: a replacement needs the difference, not its whole weight.
+        #[test]
+        fn nothing_goes_while_there_is_room(old in 0..20usize, new in 0..20usize, other in entry()) {
+            let store = by_length((old.max(new) + other.value().len() + 2) as u64);
+            now(store.set("other", other)).unwrap();
+            now(store.set("a", of_length(old))).unwrap();
+            now(store.set("a", of_length(new))).unwrap();
+            prop_assert_eq!(store.len(), Some(2));
+        }
+    }
 
     /// S10: writers that wait in the middle of their writes do not take the same room twice.
     #[test]

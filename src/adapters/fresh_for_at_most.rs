@@ -145,30 +145,31 @@ mod tests {
     }
 
     proptest! {
-           /// D1: a limit beyond every deadline is no limit.
-           #[test]
-           fn a_limit_that_nothing_reaches_changes_nothing(history in history(), start: u64) {
-               let capped = |history: &[_]| {
-    play(&FreshForAtMost::new(Shelf::new(), Duration::MAX).clock(at(start)), history) };
-    alike(bare, capped, &history)?;
-           }
+        /// D1: a limit beyond every deadline is no limit.
+        #[test]
+        fn a_limit_that_nothing_reaches_changes_nothing(history in history(), start: u64) {
+            let capped = |history: &[_]| {
+                play(&FreshForAtMost::new(Shelf::new(), Duration::MAX).clock(at(start)), history)
+            };
+            alike(bare, capped, &history)?;
+        }
 
-           /// C9: served for less, never for longer, and the windows keep their length.
-           #[test]
-           fn a_copy_is_fresh_for_the_limit_at_most(entry in entry(), start in 0..200u64, limit in 0..100u64) {
-               let cap = Timestamp::from_nanos(start + limit);
-               let store = FreshForAtMost::new(Shelf::<str, String>::new(), Duration::from_nanos(limit))
-                   .clock(at(start));
-               now(store.set("one", entry.clone())).unwrap();
-               now(store.set_many(&[("many", entry.clone())]));
-               for key in ["one", "many"] {
-                   let copy = now(store.get(key)).unwrap().unwrap();
-                   prop_assert_eq!(copy.lifetime(), entry.lifetime().capped(cap));
-                   prop_assert!(copy.lifetime().fresh_until() <= cap.max(entry.created_at()));
-                   prop_assert_eq!(copy.with_lifetime(entry.lifetime()), entry.clone());
-               }
-           }
-       }
+        /// C9: served for less, never for longer, and the windows keep their length.
+        #[test]
+        fn a_copy_is_fresh_for_the_limit_at_most(entry in entry(), start in 0..200u64, limit in 0..100u64) {
+            let cap = Timestamp::from_nanos(start + limit);
+            let store = FreshForAtMost::new(Shelf::<str, String>::new(), Duration::from_nanos(limit))
+                .clock(at(start));
+            now(store.set("one", entry.clone())).unwrap();
+            now(store.set_many(&[("many", entry.clone())]));
+            for key in ["one", "many"] {
+                let copy = now(store.get(key)).unwrap().unwrap();
+                prop_assert_eq!(copy.lifetime(), entry.lifetime().capped(cap));
+                prop_assert!(copy.lifetime().fresh_until() <= cap.max(entry.created_at()));
+                prop_assert_eq!(copy.with_lifetime(entry.lifetime()), entry.clone());
+            }
+        }
+    }
 
     /// D3.
     #[test]
