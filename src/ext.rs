@@ -30,7 +30,7 @@ use crate::weigh::{Weigh, Weigher};
 /// let names: Vec<_> = layers.lines().map(|line| line.trim_start_matches(['└', '─', ' '])).collect();
 /// assert_eq!(names[0], "encoded (postcard)");
 /// assert_eq!(names[1], r#"prefixed ("users:")"#);
-/// assert_eq!(names[2], "byte_limited (max 64 MiB)");
+/// assert_eq!(names[2], "byte_limited (max_bytes 64 MiB)");
 /// assert!(names[3].starts_with("memory"));
 /// ```
 pub trait StoreExt: Store {

@@ -89,6 +89,7 @@ pub struct SystemClock;
 
 impl Clock for SystemClock {
     #[cfg(target_os = "linux")]
+    #[expect(clippy::disallowed_methods, reason = "this is the clock")]
     fn now(&self) -> Timestamp {
         // The call fails for unknown clocks only, and every Linux since 2.6.32 knows this one.
         let time = nix::time::ClockId::CLOCK_REALTIME_COARSE.now().map_or(Duration::ZERO, Duration::from);

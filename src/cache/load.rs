@@ -25,7 +25,7 @@ pub(crate) type Compute<V> =
 
 tokio::task_local! {
     /// The flights inside which this task computes, the innermost first.
-    static COURSE: Arc<Link>;
+    static WITHIN: Arc<Link>;
 }
 
 /// A flight that computes, and the one inside whose computation it was begun.
@@ -40,7 +40,7 @@ pub(crate) struct Within(Option<Arc<Link>>);
 
 impl Within {
     pub(crate) fn current() -> Self {
-        Self(COURSE.try_with(Arc::clone).ok())
+        Self(WITHIN.try_with(Arc::clone).ok())
     }
 
     /// Whether the task computes for this flight, so that waiting for it would never end.
@@ -105,7 +105,7 @@ pub(crate) async fn fly<S: Store + 'static>(
     compute: Compute<S::Value>,
     within: Within,
 ) {
-    let landing = match catch(course(&ticket, compute, within)).await {
+    let landing = match catch(run(&ticket, compute, within)).await {
         Ok(landing) => landing,
         Err(payload) => {
             let refreshing = ticket.flight.is_refreshing();
@@ -123,7 +123,7 @@ pub(crate) async fn fly<S: Store + 'static>(
     ticket.land(landing);
 }
 
-async fn course<S: Store + 'static>(
+async fn run<S: Store + 'static>(
     ticket: &Ticket<S>,
     compute: Compute<S::Value>,
     within: Within,
@@ -294,7 +294,7 @@ async fn computed<S: Store + 'static>(
     let link = Arc::new(Link { flight, outer: within.0 });
     let given = held.cloned();
     // The closure itself runs inside too: it may panic, or ask for its own key, before its first await.
-    let work = COURSE.scope(link, async move { compute(given).await });
+    let work = WITHIN.scope(link, async move { compute(given).await });
     match core.background.bounded(limit, work).await {
         Ok(answer) => core.entry(ticket.key(), answer?, held, began),
         Err(cut) => Err(cut_off(cut, Operation::Compute, limit, setting)),

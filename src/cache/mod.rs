@@ -32,7 +32,6 @@ use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::runtime::BoxFuture;
 use crate::store::{Refusal, SetOutcome, Store};
 use background::Alive;
-use computed::{Keep, Ttl};
 use core::Core;
 use load::{Compute, Owned};
 
@@ -250,27 +249,7 @@ impl<S: Store + 'static, L> Cache<S, L> {
 
     /// The cache and its stack as a tree, with what each tier holds.
     pub fn describe(&self) -> Description {
-        let policy = &self.core.policy;
-        let mut description = Description::new("cache");
-        if policy.bypass {
-            description = description.with("bypass", "");
-        }
-        description = match policy.ttl {
-            Ttl::For(ttl) => description.with("ttl", format!("{ttl:?}")),
-            Ttl::Never => description.with("no expiration", ""),
-        };
-        if !policy.stale.is_zero() {
-            description = description.with("stale", format!("{:?}", policy.stale));
-        }
-        description = match policy.keep {
-            Keep::No => description,
-            Keep::For(age) => description.with("stale on error", format!("{age:?}")),
-            Keep::Forever => description.with("stale on error", "for ever"),
-        };
-        if policy.strict {
-            description = description.with("strict", "");
-        }
-        description.over(self.core.store.describe())
+        self.core.policy.describe(Description::new("cache")).over(self.core.store.describe())
     }
 
     /// The stack that the cache was built over. What is written to it directly the cache does not fence.

@@ -266,4 +266,8 @@ fn outside_a_runtime_what_ends_at_once_works_and_the_rest_says_what_it_needs() {
 fn a_cache_describes_itself_and_its_stack() {
     let cache = builder().0.ttl(60 * SECOND).stale(SECOND).keep_stale_on_error_forever().build().unwrap();
     assert_eq!(cache.describe().to_string(), "cache (ttl 60s, stale 1s, stale on error for ever)\n└─ shelf");
+    let cache =
+        builder().0.ttl(SECOND).jitter(0.25).strict().max_refreshes(1_000).load_timeout(SECOND).build();
+    let told = "cache (ttl 1s, jitter 25 %, strict, load_timeout 1s, max_refreshes 1,000)\n└─ shelf";
+    assert_eq!(cache.unwrap().describe().to_string(), told);
 }
