@@ -2,6 +2,7 @@
 //! them: schedules, faults, a model.
 
 pub(crate) mod alloc;
+mod auto_traits;
 mod cost;
 
 mod bench;
