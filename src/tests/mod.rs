@@ -20,6 +20,7 @@ mod engine_bounds;
 mod engine_laws;
 mod engine_races;
 mod kit;
+mod minimal;
 mod stacks;
 mod threads;
 
