@@ -7,8 +7,8 @@ use std::time::Duration;
 
 /// An instant: nanoseconds since the Unix epoch, in a `u64` (good until the year 2554).
 ///
-/// [`Timestamp::MAX`] means *never*. Arithmetic saturates at both ends, and never stays never: no
-/// duration is long enough to get there from a real instant by accident, nor to come back from it.
+/// [`Timestamp::MAX`] means *never*. Arithmetic saturates at both ends: what would lie beyond the year
+/// 2554 is never, and never stays never, whatever is subtracted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(u64);
 
@@ -83,7 +83,7 @@ impl<C: Clock + ?Sized> Clock for Arc<C> {
 /// The system's wall clock.
 ///
 /// On Linux it reads the coarse clock (`CLOCK_REALTIME_COARSE`), which costs about 4 ns and advances
-/// once per kernel tick (1 to 4 ms); elsewhere it reads the precise one, about 20 ns.
+/// once per kernel tick (1 to 10 ms); elsewhere it reads the precise one, about 20 ns.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemClock;
 

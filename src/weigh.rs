@@ -226,8 +226,14 @@ macro_rules! tuples {
 
 tuples! { (A) (A, B) (A, B, C) (A, B, C, D) (A, B, C, D, E) (A, B, C, D, E, F) (A, B, C, D, E, F, G) }
 
-/// How a tier weighs an entry, in bytes: of its key and value, without the tier's own overhead.
-pub struct Weigher<K: ?Sized, V>(Arc<WeighFn<K, V>>);
+/// How a tier weighs an entry by its key and value.
+///
+/// A tier adds its own overhead of an entry if the weigher counts bytes, which [`Weigher::of_type`] does;
+/// a closure may count in a unit of its own, and what it says is the weight.
+pub struct Weigher<K: ?Sized, V> {
+    weigh: Arc<WeighFn<K, V>>,
+    counts_bytes: bool,
+}
 
 type WeighFn<K, V> = dyn Fn(&K, &V) -> u64 + Send + Sync;
 
@@ -235,7 +241,7 @@ impl<K: Key + ?Sized, V: 'static> Weigher<K, V> {
     /// Weighs by a closure. It must answer the same for equal entries; if it panics, the entry is not
     /// stored and the tier stays within its bound.
     pub fn new(weigh: impl Fn(&K, &V) -> u64 + Send + Sync + 'static) -> Self {
-        Self(Arc::new(weigh))
+        Self { weigh: Arc::new(weigh), counts_bytes: false }
     }
 
     /// Weighs by [`Weigh`]: the sizes of key and value and their heap.
@@ -244,24 +250,30 @@ impl<K: Key + ?Sized, V: 'static> Weigher<K, V> {
         K: Weigh,
         V: Weigh,
     {
-        Self::new(|key: &K, value: &V| {
+        let weigh = |key: &K, value: &V| {
             bytes(size_of::<K::Owned>() + size_of::<V>())
                 .saturating_add(key.heap())
                 .saturating_add(value.heap())
-        })
+        };
+        Self { counts_bytes: true, ..Self::new(weigh) }
     }
 }
 
 impl<K: ?Sized, V> Weigher<K, V> {
     /// The weight of an entry with this key and value.
     pub fn weigh(&self, key: &K, value: &V) -> u64 {
-        (self.0)(key, value)
+        (self.weigh)(key, value)
+    }
+
+    /// Whether the weights are bytes of memory, so that a tier may add what it needs itself.
+    pub fn counts_bytes(&self) -> bool {
+        self.counts_bytes
     }
 }
 
 impl<K: ?Sized, V> Clone for Weigher<K, V> {
     fn clone(&self) -> Self {
-        Self(Arc::clone(&self.0))
+        Self { weigh: Arc::clone(&self.weigh), counts_bytes: self.counts_bytes }
     }
 }
 

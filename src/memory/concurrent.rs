@@ -80,8 +80,8 @@ impl<K: Key + ?Sized, V: Value> Memory<K, V> {
         Self::assemble(max_entries, None)
     }
 
-    /// Holds entries of at most `max_weight` together, as `weigher` weighs them (bytes, if it is
-    /// [`Weigher::of_type`]; the store's own overhead is not part of it). Zero keeps nothing.
+    /// Holds entries of at most `max_weight` together, as `weigher` weighs them: bytes if it is
+    /// [`Weigher::of_type`], 96 of which for the store's own part of each entry. Zero keeps nothing.
     pub fn weighing(max_weight: u64, weigher: Weigher<K, V>) -> Self {
         Self::assemble(usize::MAX, Some(Scales::new(weigher, max_weight)))
     }
@@ -246,7 +246,8 @@ impl<K: Key + ?Sized, V: Value> Evict for Memory<K, V> {
         self
     }
 
-    /// Without a weigher, zero. With one, what it says: the store's own overhead is not part of it.
+    /// Without a weigher, zero. With one, what it says, and 96 bytes for the store's own part of the entry
+    /// if it counts bytes.
     fn weigh(&self, key: &K, entry: &Entry<V>) -> u64 {
         self.scales.as_ref().map_or(0, |scales| scales.weigh(key, entry))
     }

@@ -31,11 +31,11 @@ pub(super) enum Act {
     AskHanging,
     Get,
     Peek,
-    /// The origin changes; then `remove`.
+    /// `remove`; when that is acknowledged, the origin changes.
     Remove,
-    /// The origin changes; then `clear`.
+    /// `clear`; then the same.
     Clear,
-    /// The origin changes; then `set` to what it holds now.
+    /// `set` to what the origin will hold next; then the same.
     Set,
     /// Time passes: to stale, to expired, to dead.
     Wait(u32),
@@ -129,13 +129,15 @@ impl World {
             Act::Peek => cache.peek("k"),
             _ => {
                 let _turn = self.writers.lock().await;
-                let version = self.bench.origin.bump();
+                let version = self.bench.origin.version() + 1;
                 let acknowledged = match act {
                     Act::Remove => cache.remove("k").await.is_ok(),
                     Act::Clear => cache.clear().await.is_ok(),
                     _ => matches!(cache.set("k", version).await, Ok(SetOutcome::Stored)),
                 };
                 if acknowledged {
+                    // Only now: whatever began until this instant is too old, also what began beside.
+                    self.bench.origin.bump();
                     self.floor.fetch_max(version, Ordering::SeqCst);
                 }
                 None

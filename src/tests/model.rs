@@ -226,11 +226,13 @@ struct Search {
     seen: HashSet<(u64, Option<usize>)>,
 }
 
-/// A call and its reply, with the place of its value among the written ones in place of the value.
+/// An effect of a call, with the place of its value among the written ones in place of the value.
 struct Step {
     begin: usize,
     end: usize,
     effect: Effect,
+    /// The step that must come before it.
+    after: Option<usize>,
 }
 
 #[derive(Clone, Copy)]
@@ -247,18 +249,20 @@ const INVENTED: usize = usize::MAX;
 
 impl Search {
     fn new<K, T: Eq>(events: &[Event<K, T>], loss: Loss) -> Self {
-        assert!(events.len() <= 64, "a history has at most 64 calls a key");
         let written: Vec<&T> = events.iter().filter_map(|event| event.call.value()).collect();
         let place = |value: &T| written.iter().position(|known| *known == value).unwrap_or(INVENTED);
-        let steps = events.iter().map(|event| Step {
-            begin: event.begin,
-            end: event.end.as_ref().map_or(usize::MAX, |(end, _)| *end),
-            effect: match (&event.call, event.end.as_ref().map(|(_, reply)| reply)) {
+        let mut steps = Vec::with_capacity(events.len());
+        for event in events {
+            let (begin, end) = (event.begin, event.end.as_ref().map_or(usize::MAX, |(end, _)| *end));
+            let effect = match (&event.call, event.end.as_ref().map(|(_, reply)| reply)) {
                 (Call::Get, Some(Reply::Saw(None))) if loss.hides() => Effect::Nothing,
                 (Call::Get, Some(Reply::Saw(seen))) => Effect::Sees(seen.as_ref().map(place)),
                 (Call::Get, _) => Effect::Nothing,
                 (Call::Set(new), Some(Reply::Done)) => Effect::Becomes(Some(place(new))),
-                (Call::Set(_), Some(Reply::Refused)) | (Call::Remove, Some(Reply::Done)) => {
+                (Call::Remove, Some(Reply::Done)) => Effect::Becomes(None),
+                (Call::Set(new), Some(Reply::Refused)) => {
+                    // A tier may have shown it before another refused it; in the end it is gone.
+                    steps.push(Step { begin, end, effect: Effect::MayBecome(Some(place(new))), after: None });
                     Effect::Becomes(None)
                 }
                 (Call::Set(new), Some(Reply::Failed)) if loss == Loss::Erases => {
@@ -267,12 +271,16 @@ impl Search {
                 (Call::Remove, Some(Reply::Failed)) if loss == Loss::Erases => Effect::Becomes(None),
                 (Call::Set(new), _) => Effect::MayBecome(Some(place(new))),
                 (Call::Remove, _) => Effect::MayBecome(None),
-            },
-        });
-        Self { steps: steps.collect(), loss, seen: HashSet::new() }
+            };
+            let refused = matches!(event.end, Some((_, Reply::Refused)));
+            let after = refused.then(|| steps.len() - 1);
+            steps.push(Step { begin, end, effect, after });
+        }
+        assert!(steps.len() <= 64, "a history has at most 64 effects a key");
+        Self { steps, loss, seen: HashSet::new() }
     }
 
-    /// `done` has a bit for each call that is already placed.
+    /// `done` has a bit for each effect that is already placed.
     fn explains(&mut self, done: u64, holds: Option<usize>) -> bool {
         let open: Vec<usize> = (0..self.steps.len()).filter(|&index| done & (1 << index) == 0).collect();
         let Some(first_end) = open.iter().map(|&index| self.steps[index].end).min() else { return true };
@@ -282,6 +290,9 @@ impl Search {
         for index in open {
             // Only a call that began before every open call has ended can come first.
             if self.steps[index].begin > first_end {
+                continue;
+            }
+            if self.steps[index].after.is_some_and(|before| done & (1 << before) == 0) {
                 continue;
             }
             let nexts: &[_] = match self.steps[index].effect {
