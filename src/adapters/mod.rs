@@ -11,7 +11,7 @@ mod null;
 mod prefixed;
 mod sharded;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 pub use self::byte_limited::ByteLimited;
 pub use self::chain::{Chain, ChainStats};

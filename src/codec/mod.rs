@@ -35,6 +35,13 @@ use crate::error::{Error, ErrorKind, Operation, Result};
 /// give an error of kind [`Corrupt`](ErrorKind::Corrupt): never a panic, and never memory out of
 /// proportion to the input (law S7).
 ///
+/// Two exceptions, each of a format and not of the trait:
+///
+/// - `Json` turns a few values into others without a word: its own page lists them.
+/// - A type that nests in itself (a tree, a list of boxes) is decoded by recursion. [`Postcard`] recurses as
+///   deep as the bytes say, so hostile bytes may overflow the stack, which ends the process; `Json` stops at
+///   128 levels. Where bytes are not trusted, take `Json` or a type that does not nest in itself.
+///
 /// # For callers
 ///
 /// The codec is not stored beside the bytes. Change it, or a type that it encodes, and what was stored

@@ -1,9 +1,10 @@
-//! Laws C1 to C8: chains, quiet and raced, healthy and not.
+//! Laws C1 to C9: chains, quiet and raced, healthy and not.
 
 use std::time::Duration;
 
 use proptest::prelude::*;
 
+use super::bench::{Bench, How, SECOND};
 use super::faulty::Fault;
 use super::model::Loss;
 use super::rig::{Act, Rig, Tier, calm_act, tiers};
@@ -395,4 +396,37 @@ fn a_capped_tier_is_renewed_by_one_read_below_a_period() {
         let stale = stack.get_at("k", clock.now()).await.unwrap().unwrap();
         assert_eq!(stale.freshness(clock.now()), Freshness::Stale, "a cap adds no freshness");
     });
+}
+
+/// C9 through the engine, which judges by its own clock: a computation, and from then on one read of the
+/// lower tier a period, for as long as the entry is fresh.
+#[test]
+fn the_engine_renews_a_capped_tier_by_one_read_below_a_period() {
+    let mut sim = Sim::new(Schedule::script([]));
+    let tiers = tiers(2);
+    // The cap and the engine have to agree about the time, so the chain's clock is driven as well.
+    let clock = ManualClock::new(at(1_000_000_000_000));
+    let upper = FreshForAtMost::new(tiers[0].clone(), 10 * SECOND).clock(clock.clone());
+    let stack = Chain::new(upper, tiers[1].clone()).clock(clock.clone());
+    let bench = Bench::new(&mut sim, stack, |builder| builder.ttl(100 * SECOND).stale(20 * SECOND));
+    bench.origin.bump();
+    let reads = |of: &Tier| of.faults().calls(Operation::Get);
+    let mut ask = |bench: &Bench<_>| {
+        let asked = bench.ask(&mut sim, "reader", "k", How::Answer(0));
+        sim.run();
+        let value = asked.value().unwrap();
+        sim.advance(SECOND);
+        clock.set(bench.clock.now());
+        value
+    };
+    assert_eq!(ask(&bench), 1);
+    bench.origin.bump();
+    let before = reads(&tiers[1]);
+    for second in 1..=100_u64 {
+        assert_eq!((ask(&bench), bench.origin.computations()), (1, 1), "at {second} s");
+        // The copy of the instant 0 is fresh to the instant 10 and itself included: a read every 11 s.
+        assert_eq!(reads(&tiers[1]) - before, second / 11, "at {second} s");
+    }
+    assert_eq!((ask(&bench), ask(&bench)), (1, 2), "stale at 101 s, and refreshed by then");
+    assert_eq!(bench.origin.computations(), 2);
 }

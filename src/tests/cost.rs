@@ -3,9 +3,12 @@
 use std::future::Future;
 use std::time::Duration;
 
+use bytes::Bytes;
+
+use crate::codec::Raw;
 use crate::tests::alloc::allocations;
 use crate::tests::ready;
-use crate::{Cache, Memory, Store, StoreExt};
+use crate::{Cache, Lru, Memory, Sharded, Single, Store, StoreExt};
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
 
@@ -17,6 +20,10 @@ fn memory() -> Memory<u64, u64> {
 macro_rules! over_each_stack {
     ($check:ident) => {
         $check("memory", memory());
+        $check("lru", Lru::new(1024));
+        $check("lru, sampled", Lru::new(1024).sample_recency(2));
+        $check("single", Single::new());
+        $check("sharded", Sharded::new(4, |share| Memory::new(share.entries(1024))).unwrap());
         $check("1 adapter", memory().fresh_for_at_most(HOUR));
         $check("3 adapters", memory().byte_limited(1 << 20).fresh_for_at_most(HOUR).inspect(|_| {}));
         $check(
@@ -69,6 +76,30 @@ fn d3_a_hit_on_a_text_key_makes_no_owned_key() {
     let hit = || ready(cache.get_or_compute("ada", || async { 2 }));
     assert_eq!(hit().unwrap(), 1);
     assert_eq!(allocations(|| _ = hit()), 0);
+}
+
+/// The adapters of text keys: also they make no key of their own on a hit, up to 1,024 bytes of it.
+#[test]
+fn d3_a_hit_through_prefix_and_codec_allocates_nothing() {
+    fn check(stack: &str, key: &str, store: impl Store<Key = str, Value = Bytes> + 'static) {
+        let cache = Cache::builder(store).ttl(HOUR).build().unwrap();
+        let value = Bytes::from(vec![7; 100]);
+        ready(cache.set(key, value.clone())).unwrap();
+        let unreached = || async { Bytes::new() };
+        let get_or_compute = || ready(cache.get_or_compute(key, unreached)).unwrap();
+        assert_eq!(get_or_compute(), value, "{stack}: a hit");
+        assert_eq!(allocations(|| drop(get_or_compute())), 0, "{stack}: get_or_compute");
+        assert_eq!(allocations(|| drop(ready(cache.get(key)).unwrap())), 0, "{stack}: get");
+        assert_eq!(allocations(|| drop(cache.peek(key))), 0, "{stack}: peek");
+        assert_eq!(allocations(|| _ = cache.peek_with(key, Bytes::len)), 0, "{stack}: peek_with");
+    }
+    let bytes = || Memory::<str, Bytes>::new(16);
+    for key in ["", "ada", &"k".repeat(1_000)] {
+        check("prefixed", key, bytes().prefixed("users:"));
+        check("encoded", key, bytes().encoded(Raw));
+        check("encoded, prefixed", key, bytes().prefixed("users:").encoded(Raw));
+        check("prefixed twice", key, bytes().prefixed("users:").prefixed("v1:"));
+    }
 }
 
 /// The slow path is boxed, so callers never carry the futures of the stack, however deep it is.

@@ -2,6 +2,7 @@
 //! them: schedules, faults, a model.
 
 pub(crate) mod alloc;
+mod auto_traits;
 mod cost;
 
 mod bench;
@@ -19,6 +20,7 @@ mod engine_bounds;
 mod engine_laws;
 mod engine_races;
 mod kit;
+mod minimal;
 mod stacks;
 mod threads;
 

@@ -10,17 +10,20 @@ use proptest::prelude::*;
 use super::engine_races::{World, act};
 use super::faulty::{Faults, Faulty};
 use super::model::Loss;
+use super::ready;
 use super::rig::{Rig, planned, wild_act};
-use super::schedule::schedules;
+use super::schedule::{Schedule, schedules};
 use super::sim::Sim;
 use super::toy::Toy;
 use crate::adapters::{Chain, FreshForAtMost, Null, Sharded};
 use crate::codec::Postcard;
 use crate::dynamic::BoxStore;
+use crate::entry::{Entry, Lifetime};
 use crate::ext::StoreExt;
 use crate::memory::{Lru, Memory, Single};
 use crate::store::Store;
-use crate::time::{ManualClock, Timestamp};
+use crate::sync::Mutex;
+use crate::time::{Clock, ManualClock, Timestamp};
 
 /// The plan of a stack. Every leaf fails when it is told to.
 #[derive(Clone)]
@@ -65,12 +68,26 @@ impl fmt::Debug for Plan {
 impl Plan {
     /// The stack, and the switches of its leaves.
     fn build(&self, clock: &ManualClock) -> (BoxStore<str, u64>, Vec<Faults>) {
+        self.build_beside(clock, &Neighbours::default())
+    }
+
+    /// The same, and the stores of which it has a share.
+    fn build_beside(
+        &self,
+        clock: &ManualClock,
+        neighbours: &Neighbours,
+    ) -> (BoxStore<str, u64>, Vec<Faults>) {
         let mut faults = Vec::new();
-        let stack = self.stack(clock, &mut faults);
+        let stack = self.stack(clock, &mut faults, neighbours);
         (stack, faults)
     }
 
-    fn stack(&self, clock: &ManualClock, faults: &mut Vec<Faults>) -> BoxStore<str, u64> {
+    fn stack(
+        &self,
+        clock: &ManualClock,
+        faults: &mut Vec<Faults>,
+        neighbours: &Neighbours,
+    ) -> BoxStore<str, u64> {
         match self {
             Self::Toy => leaf(Toy::remote(), faults),
             Self::Memory(max) => leaf(Memory::new(*max), faults),
@@ -79,24 +96,45 @@ impl Plan {
             Self::Null => leaf(Null::new(), faults),
             Self::Limited(bound) => leaf(Memory::new(100).byte_limited(*bound), faults),
             Self::Encoded(prefix) => {
-                leaf(Memory::<str, Bytes>::new(100).prefixed(*prefix).encoded(Postcard), faults)
+                let memory = Arc::new(Memory::<str, Bytes>::new(100));
+                if !prefix.is_empty() {
+                    let entry = Entry::new(Bytes::new(), Lifetime::forever(clock.now()));
+                    ready(memory.set(NEIGHBOUR, entry)).expect("a memory does not fail");
+                    neighbours.lock().push(Arc::clone(&memory));
+                }
+                leaf(memory.prefixed(*prefix).encoded(Postcard), faults)
             }
             Self::Chain(upper, lower, strict) => {
-                let upper = upper.stack(clock, faults);
-                let chain = Chain::new(upper, lower.stack(clock, faults)).clock(clock.clone());
+                let upper = upper.stack(clock, faults, neighbours);
+                let chain = Chain::new(upper, lower.stack(clock, faults, neighbours)).clock(clock.clone());
                 if *strict { chain.strict().boxed() } else { chain.boxed() }
             }
             Self::Sharded(shards, of) => {
-                let sharded = Sharded::new(*shards, |_| of.stack(clock, faults));
+                let sharded = Sharded::new(*shards, |_| of.stack(clock, faults, neighbours));
                 sharded.expect("a few shards are not too many").boxed()
             }
             Self::Capped(limit, of) => {
-                FreshForAtMost::new(of.stack(clock, faults), *limit).clock(clock.clone()).boxed()
+                FreshForAtMost::new(of.stack(clock, faults, neighbours), *limit).clock(clock.clone()).boxed()
             }
-            Self::Inspected(of) => of.stack(clock, faults).inspect(|_| ()).boxed(),
-            Self::Shared(of) => Arc::new(of.stack(clock, faults)).boxed(),
+            Self::Inspected(of) => of.stack(clock, faults, neighbours).inspect(|_| ()).boxed(),
+            Self::Shared(of) => Arc::new(of.stack(clock, faults, neighbours)).boxed(),
         }
     }
+}
+
+/// Stores of which a stack has a share, each with one entry of somebody else.
+type Neighbours = Mutex<Vec<Arc<Memory<str, Bytes>>>>;
+
+/// Outside the prefix of every plan, and as close to it as can be.
+const NEIGHBOUR: &str = "p";
+
+/// Keys that are parts of each other and of the prefix.
+const NAMES: [&str; 6] = ["", "k", "kk", "p", "p:", "p:k"];
+
+/// Fresh for longer than a test takes and for less than any cap, which would change it.
+fn lasting(value: u64) -> Entry<u64> {
+    let [fresh, stale, keep] = [60, 120, 180].map(|seconds| Timestamp::from_nanos(seconds * 1_000_000_000));
+    Entry::new(value, Lifetime::new(Timestamp::EPOCH, fresh, stale, keep)).with_tags(["a"])
 }
 
 fn leaf(store: impl Store<Key = str, Value = u64> + 'static, faults: &mut Vec<Faults>) -> BoxStore<str, u64> {
@@ -157,6 +195,53 @@ proptest! {
         sim.run();
         rig.aftermath(&mut sim);
         rig.assert(Loss::Misses);
+    }
+
+    /// D2: S5 and S9 in any nesting, with nobody else around. Removal and clearing succeed also on what is
+    /// absent, and take what they name and no more; a peek shows what a read answers.
+    #[test]
+    fn any_stack_removes_what_it_is_told_to_and_nothing_else(
+        plan in plans(Duration::from_secs(3600)),
+        written in proptest::collection::vec(0..NAMES.len(), 0..6),
+        victim in 0..NAMES.len(),
+    ) {
+        let clock = ManualClock::new(Timestamp::from_nanos(1000));
+        let neighbours = Neighbours::default();
+        let (stack, _) = plan.build_beside(&clock, &neighbours);
+        Sim::new(Schedule::script([])).block_on(async move {
+            for (value, name) in (0..).zip(&written) {
+                stack.set(NAMES[*name], lasting(value)).await.unwrap();
+            }
+            let mut held = Vec::new();
+            for name in NAMES {
+                let read = stack.get(name).await.unwrap();
+                let peeked = stack.peek_with(name, Entry::clone);
+                assert!(peeked.is_none() || peeked == read, "S9: {name:?}: {peeked:?}, {read:?}");
+                held.push(read);
+            }
+            for _ in 0..2 {
+                stack.remove(NAMES[victim]).await.unwrap();
+                assert_eq!(stack.get(NAMES[victim]).await.unwrap(), None);
+            }
+            for (name, before) in NAMES.into_iter().zip(held) {
+                let left = stack.get(name).await.unwrap();
+                // A read above may have moved an entry into a small tier, which then gave up another.
+                assert!(name == NAMES[victim] || left == before || left.is_none(), "{name:?}: {left:?}");
+            }
+            for _ in 0..2 {
+                stack.clear().await.unwrap();
+                for name in NAMES {
+                    assert_eq!(stack.get(name).await.unwrap(), None);
+                    assert_eq!(stack.peek_with(name, |_| ()), None);
+                }
+                assert!(stack.len().is_none_or(|len| len == 0));
+                assert!(stack.weight().is_none_or(|weight| weight == 0));
+            }
+        });
+        for memory in neighbours.lock().iter() {
+            prop_assert_eq!(memory.len(), Some(1), "S5: only what is outside the prefix is left");
+            prop_assert!(memory.peek_with(NEIGHBOUR, |_| ()).is_some(), "S5: the neighbour was touched");
+        }
     }
 
     /// E4, E5, E11 over any stack: the engine's promises do not depend on what is under it.

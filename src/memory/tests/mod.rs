@@ -1,6 +1,7 @@
 //! The promises of the memory tiers.
 
 mod cost;
+mod input;
 mod laws;
 mod removal;
 mod threads;
