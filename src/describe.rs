@@ -9,7 +9,7 @@ use std::fmt;
 ///
 /// ```text
 /// chain
-/// ├─ memory (max 10,000 entries) holds 812 entries, 1.3 MiB
+/// ├─ memory (max_entries 10,000) holds 812 entries, 1.3 MiB
 /// └─ encoded (postcard)
 ///    └─ file (dir /var/cache/users) holds 90,112 entries, 2.1 GiB
 /// ```
@@ -166,7 +166,11 @@ mod tests {
     #[test]
     fn a_stack_prints_one_line_per_layer() {
         let stack = Description::new("chain")
-            .over(Description::new("memory").with("max", entries(10_000)).holding(Some(812), Some(1_363_149)))
+            .over(
+                Description::new("memory")
+                    .with_count("max_entries", 10_000)
+                    .holding(Some(812), Some(1_363_149)),
+            )
             .over(
                 Description::new("chain")
                     .over(Description::new("encoded").with("", "postcard").over(Description::new("redis")))
@@ -175,7 +179,7 @@ mod tests {
         assert_eq!(
             stack.to_string(),
             "chain\n\
-             ├─ memory (max 10,000 entries) holds 812 entries, 1.3 MiB\n\
+             ├─ memory (max_entries 10,000) holds 812 entries, 1.3 MiB\n\
              └─ chain\n\
              \u{20}  ├─ encoded (postcard)\n\
              \u{20}  │  └─ redis\n\

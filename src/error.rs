@@ -107,8 +107,8 @@ impl fmt::Display for Operation {
 
 /// Why a call failed: a kind, the layer, the operation, a message, the source.
 ///
-/// One pointer, cheap to clone: many waiters share one failed computation. It never holds a value of
-/// the cache, so it can be logged.
+/// One pointer, cheap to clone: many waiters share one failed computation. Its own text holds no value of
+/// the cache. Its source may: a decoder's error can quote what it could not read, and `Debug` shows it.
 #[derive(Clone)]
 pub struct Error(Arc<Inner>);
 

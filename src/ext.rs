@@ -30,7 +30,7 @@ use crate::weigh::{Weigh, Weigher};
 /// let names: Vec<_> = layers.lines().map(|line| line.trim_start_matches(['└', '─', ' '])).collect();
 /// assert_eq!(names[0], "encoded (postcard)");
 /// assert_eq!(names[1], r#"prefixed ("users:")"#);
-/// assert_eq!(names[2], "byte_limited (max 64 MiB)");
+/// assert_eq!(names[2], "byte_limited (max_bytes 64 MiB)");
 /// assert!(names[3].starts_with("memory"));
 /// ```
 pub trait StoreExt: Store {
@@ -87,6 +87,8 @@ pub trait StoreExt: Store {
     ///
     /// Costs: a hit in the upper tier one atomic load. A read of the lower tier takes an entry in a
     /// table of the keys at work there; writers of one key take turns, readers never wait for them (C8).
+    /// A write is three calls: one below, two above. `get_many` is one call a tier and a backfill for each
+    /// entry that came from below; `set_many` and `remove_many` go key by key.
     ///
     /// # Order
     ///
@@ -102,7 +104,8 @@ pub trait StoreExt: Store {
 
     /// Holds at most `bound` bytes, at every instant.
     ///
-    /// Entries are weighed by [`Weigh`], heap included, plus what the store adds for its own bookkeeping.
+    /// Entries are weighed by [`Weigh`], heap included, plus what the store adds for its own part of an entry
+    /// (96 bytes in the memory tiers).
     /// Before an entry goes in, the store gives up what it would miss least, until there is room. An entry
     /// that is heavier than `bound` is [refused](crate::SetOutcome::Refused), and the old entry of its key
     /// is gone; that is an answer and no error, and other tiers may still take the entry. A bound of zero

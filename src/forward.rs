@@ -6,8 +6,9 @@ use std::sync::Arc;
 use crate::describe::Description;
 use crate::entry::Entry;
 use crate::error::Result;
-use crate::store::{ClearPrefix, SetOutcome, Store};
+use crate::store::{ClearPrefix, Evict, SetOutcome, Store};
 use crate::time::Timestamp;
+use crate::weigh::Weigher;
 
 macro_rules! forward {
     ($($pointer:ty),*) => { $(
@@ -93,3 +94,43 @@ macro_rules! forward {
 }
 
 forward!(&S, Box<S>, Arc<S>);
+
+/// Only a box: `weighed_by` takes the store by value, and what is behind `&` or `Arc` may have other
+/// owners, who hold it unweighed.
+impl<S: Evict> Evict for Box<S> {
+    fn weighed_by(self, weigher: Weigher<S::Key, S::Value>) -> Self {
+        Self::new((*self).weighed_by(weigher))
+    }
+
+    fn weigh(&self, key: &S::Key, entry: &Entry<S::Value>) -> u64 {
+        (**self).weigh(key, entry)
+    }
+
+    fn evict(&self) -> bool {
+        (**self).evict()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::adapters::ByteLimited;
+    use crate::entry::{Entry, Lifetime};
+    use crate::memory::Memory;
+    use crate::store::{Refusal, SetOutcome, Store};
+    use crate::tests::ready;
+    use crate::time::Timestamp;
+    use crate::weigh::Weigher;
+
+    /// S10, D2: a box takes the capability along.
+    #[test]
+    fn a_boxed_store_is_weighed_and_gives_up_entries() {
+        let boxed = Box::new(Memory::<u64, u64>::new(100));
+        let store = ByteLimited::weighed(boxed, 10, Weigher::new(|_, value| *value));
+        let set = |key: u64, weight| {
+            ready(store.set(&key, Entry::new(weight, Lifetime::forever(Timestamp::EPOCH)))).unwrap()
+        };
+        assert_eq!((set(1, 6), store.weight()), (SetOutcome::Stored, Some(6)));
+        assert_eq!((set(2, 7), store.weight()), (SetOutcome::Stored, Some(7)), "the first one went");
+        assert_eq!(set(3, 11), SetOutcome::Refused(Refusal::TooLarge));
+    }
+}

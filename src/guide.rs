@@ -1,41 +1,104 @@
 //! The guides, compiled so that every snippet in them is tested.
 
-/// What every stack promises: the laws, by name.
-pub mod semantics {
-    #![doc = include_str!("../docs/semantics.md")]
+// The pages link to each other by reference and define each reference as a file, for who reads them as
+// files. These definitions come first, so here they win.
+macro_rules! pages {
+    () => {
+        "\
+[semantics]: crate::guide::semantics
+[writing-a-store]: crate::guide::writing_a_store
+[writing-an-adapter]: crate::guide::writing_an_adapter
+[contributing]: crate::guide::contributing
+[wire-format]: crate::guide::wire_format
+[design]: crate::guide::design
+[architecture]: crate::guide::architecture
+[performance]: crate::guide::performance
+"
+    };
 }
 
-/// How to write a store, with a checklist of files.
-pub mod writing_a_store {
-    #![doc = include_str!("../docs/writing-a-store.md")]
+macro_rules! guide {
+    ($name:ident, $summary:literal, $page:literal) => {
+        #[doc = $summary]
+        // A definition cannot follow a paragraph without a blank line.
+        #[doc = ""]
+        #[doc = pages!()]
+        #[doc = include_str!($page)]
+        pub mod $name {}
+    };
 }
 
-/// How to write an adapter, with a checklist of files.
-pub mod writing_an_adapter {
-    #![doc = include_str!("../docs/writing-an-adapter.md")]
-}
+guide!(semantics, "What every stack promises: the laws, by name.", "../docs/semantics.md");
+guide!(writing_a_store, "How to write a store, with a checklist of files.", "../docs/writing-a-store.md");
+guide!(
+    writing_an_adapter,
+    "How to write an adapter, with a checklist of files.",
+    "../docs/writing-an-adapter.md"
+);
+guide!(contributing, "How to change larder: habits, tests, commits.", "../docs/contributing.md");
+guide!(
+    wire_format,
+    "The byte form of an entry, for whoever reads or writes it elsewhere.",
+    "../docs/wire-format.md"
+);
+guide!(design, "Why larder is built as it is.", "../docs/design.md");
+guide!(architecture, "A map of the code by name.", "../docs/architecture.md");
+guide!(performance, "What each layer costs, as ratios, and how to measure them.", "../docs/performance.md");
 
-/// How to change larder: habits, tests, commits.
-pub mod contributing {
-    #![doc = include_str!("../docs/contributing.md")]
-}
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::{Path, PathBuf};
 
-/// The byte form of an entry, for whoever reads or writes it elsewhere.
-pub mod wire_format {
-    #![doc = include_str!("../docs/wire-format.md")]
-}
+    fn root() -> &'static Path {
+        Path::new(env!("CARGO_MANIFEST_DIR"))
+    }
 
-/// Why larder is built as it is.
-pub mod design {
-    #![doc = include_str!("../docs/design.md")]
-}
+    fn guides() -> Vec<PathBuf> {
+        let items = fs::read_dir(root().join("docs")).unwrap().map(|item| item.unwrap().path());
+        items.filter(|path| path.extension() == Some("md".as_ref())).collect()
+    }
 
-/// A map of the code by name.
-pub mod architecture {
-    #![doc = include_str!("../docs/architecture.md")]
-}
+    fn prose(page: &Path) -> String {
+        let text = fs::read_to_string(page).unwrap();
+        // Every other part stands between fences.
+        text.split("\n```").step_by(2).collect::<Vec<_>>().join("\n")
+    }
 
-/// What each layer costs, as ratios, and how to measure them.
-pub mod performance {
-    #![doc = include_str!("../docs/performance.md")]
+    /// The targets of `[..](target)`.
+    fn inline(prose: &str) -> Vec<&str> {
+        prose.split("](").skip(1).filter_map(|rest| Some(rest.split_once(')')?.0)).collect()
+    }
+
+    /// The label and the target of each line `[label]: target`.
+    fn defined(prose: &str) -> Vec<(&str, &str)> {
+        prose.lines().filter_map(|line| line.strip_prefix('[')?.split_once("]: ")).collect()
+    }
+
+    #[test]
+    fn every_link_to_a_file_finds_it() {
+        let pages = ["README.md", "CHANGELOG.md", "stores/file/README.md"].map(|page| root().join(page));
+        for page in guides().into_iter().chain(pages) {
+            let prose = prose(&page);
+            let targets = inline(&prose).into_iter().chain(defined(&prose).into_iter().map(|(_, to)| to));
+            for target in targets.filter(|target| !target.starts_with("https://")) {
+                let file = target.split('#').next().unwrap();
+                assert!(page.with_file_name("").join(file).exists(), "{}: {target}", page.display());
+            }
+        }
+    }
+
+    #[test]
+    fn a_link_between_guides_works_here_too() {
+        let here = defined(pages!());
+        for page in guides() {
+            let (name, prose) = (page.display(), prose(&page));
+            assert!(inline(&prose).iter().all(|to| to.starts_with("https://")), "{name}: link by reference");
+            for (label, target) in defined(&prose) {
+                assert_eq!(target, format!("{label}.md"), "{name}");
+                let module = format!("crate::guide::{}", label.replace('-', "_"));
+                assert!(here.contains(&(label, module.as_str())), "{name}: [{label}] is not among `pages`");
+            }
+        }
+    }
 }

@@ -12,9 +12,9 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 ///
 /// Implement it to put a cache on another executor, or on a deterministic one in a test.
 pub trait Runtime: Send + Sync + 'static {
-    /// Runs `task` to its end without anyone waiting for it. `false` if there is nothing to run it on:
-    /// the task is then dropped, and whoever waited for it is told.
-    fn spawn(&self, task: BoxFuture<'static, ()>) -> bool;
+    /// Runs `task` to its end without anyone waiting for it, or gives it back if there is nothing to run
+    /// it on.
+    fn spawn(&self, task: BoxFuture<'static, ()>) -> Result<(), BoxFuture<'static, ()>>;
 
     /// Ends after `duration` at the earliest. `None` if there is no timer: the caller then waits
     /// without a deadline.
@@ -22,6 +22,11 @@ pub trait Runtime: Send + Sync + 'static {
 }
 
 /// Tokio: a given runtime, or the one that is current when the work begins.
+///
+/// # Panics
+///
+/// `sleep` panics, as tokio does, on a runtime that was built without a timer: call `enable_time` or
+/// `enable_all` on its builder. A load that has to wait would take the panic for its own.
 #[derive(Clone, Default)]
 pub struct TokioRuntime {
     handle: Option<tokio::runtime::Handle>,
@@ -44,8 +49,10 @@ impl TokioRuntime {
 }
 
 impl Runtime for TokioRuntime {
-    fn spawn(&self, task: BoxFuture<'static, ()>) -> bool {
-        self.handle().map(|handle| handle.spawn(task)).is_some()
+    fn spawn(&self, task: BoxFuture<'static, ()>) -> Result<(), BoxFuture<'static, ()>> {
+        let Some(handle) = self.handle() else { return Err(task) };
+        handle.spawn(task);
+        Ok(())
     }
 
     #[expect(clippy::disallowed_methods, reason = "this is the seam")]

@@ -43,12 +43,29 @@ pub enum Refusal {
 /// A miss is `Ok(None)`. A value too large for a tier is `Ok(SetOutcome::Refused(_))`. An error means
 /// that the store could not tell or could not do it; its [kind](crate::ErrorKind) says what to do.
 ///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// use larder::{Entry, ErrorKind, Lifetime, Memory, SetOutcome, Store, Timestamp};
+///
+/// let pages = Memory::<str, String>::new(1_000);
+/// match pages.set("/", Entry::new("home".to_owned(), Lifetime::forever(Timestamp::EPOCH))).await {
+///     Ok(SetOutcome::Stored) => {}
+///     Ok(SetOutcome::Refused(why)) => println!("not in this tier: {why:?}"),
+///     Err(error) if error.kind() == ErrorKind::Unavailable => println!("serve without it: {error}"),
+///     Err(error) => return Err(error),
+/// }
+/// match pages.get("/").await? {
+///     Some(entry) => assert_eq!(entry.value(), "home"),
+///     None => println!("a miss: nothing is wrong"),
+/// }
+/// # Ok::<(), larder::Error>(()) }).unwrap();
+/// ```
+///
 /// # For store authors
 ///
 /// Write the four required methods; that is a whole store. Override a provided method where your store
 /// can do better than its default: `peek_with` if it can answer without waiting, the bulk calls if it has
-/// any, `len` and `weight` if it knows them. Here is all of one, a directory that holds entries as JSON
-/// would be as short:
+/// any, `len` and `weight` if it knows them. Here is all of one:
 ///
 /// ```
 /// use std::collections::HashMap;

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 /// An instant: nanoseconds since the Unix epoch, in a `u64` (good until the year 2554).
 ///
-/// [`Timestamp::MAX`] means *never*. Arithmetic saturates at both ends, and never stays never: no
-/// duration is long enough to get there from a real instant by accident, nor to come back from it.
+/// [`Timestamp::MAX`] means *never*. Arithmetic saturates at both ends: what would lie beyond the year
+/// 2554 is never, and never stays never, whatever is subtracted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(u64);
 
@@ -83,12 +83,13 @@ impl<C: Clock + ?Sized> Clock for Arc<C> {
 /// The system's wall clock.
 ///
 /// On Linux it reads the coarse clock (`CLOCK_REALTIME_COARSE`), which costs about 4 ns and advances
-/// once per kernel tick (1 to 4 ms); elsewhere it reads the precise one, about 20 ns.
+/// once per kernel tick (1 to 10 ms); elsewhere it reads the precise one, about 20 ns.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemClock;
 
 impl Clock for SystemClock {
     #[cfg(target_os = "linux")]
+    #[expect(clippy::disallowed_methods, reason = "this is the clock")]
     fn now(&self) -> Timestamp {
         // The call fails for unknown clocks only, and every Linux since 2.6.32 knows this one.
         let time = nix::time::ClockId::CLOCK_REALTIME_COARSE.now().map_or(Duration::ZERO, Duration::from);

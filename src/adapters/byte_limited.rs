@@ -2,7 +2,7 @@
 
 use tokio::sync::Mutex;
 
-use crate::describe::{Description, size};
+use crate::describe::Description;
 use crate::entry::Entry;
 use crate::error::Result;
 use crate::store::{ClearPrefix, Evict, Refusal, SetOutcome, Store};
@@ -153,7 +153,7 @@ impl<S: Evict> Store for ByteLimited<S> {
     }
 
     fn describe(&self) -> Description {
-        Description::new("byte_limited").with("max", size(self.bound)).over(self.inner.describe())
+        Description::new("byte_limited").with_size("max_bytes", self.bound).over(self.inner.describe())
     }
 }
 
@@ -354,6 +354,6 @@ mod tests {
         assert_eq!(store.inner.calls(), ["weight", "peek_with", "set"]);
         now(store.set_many(&[("a", of_length(1)), ("b", of_length(1))]));
         assert_eq!(store.inner.calls(), ["weight", "set_many"]);
-        assert_eq!(store.describe().to_string().lines().next(), Some("byte_limited (max 1 MiB)"));
+        assert_eq!(store.describe().to_string().lines().next(), Some("byte_limited (max_bytes 1 MiB)"));
     }
 }

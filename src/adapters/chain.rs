@@ -1,15 +1,19 @@
 //! Two tiers as one store, the faster one first.
 
+mod fence;
+mod marks;
+
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::adapters::fence::{Fences, Gate, Pass};
-use crate::adapters::marks::Marks;
+use crate::adapters::next_answer;
 use crate::describe::{Description, grouped};
 use crate::entry::{Entry, Freshness};
-use crate::error::{Error, Result};
+use crate::error::{Error, Operation, Result};
 use crate::store::{ClearPrefix, SetOutcome, Store};
 use crate::time::{AnyClock, Clock, Timestamp};
+use fence::{Fences, Gate, Pass};
+use marks::Marks;
 
 /// An upper tier in front of a lower one. See [`chain`](crate::StoreExt::chain).
 #[derive(Debug)]
@@ -175,9 +179,10 @@ where
         now: Timestamp,
     ) -> Vec<Result<Option<Entry<A::Value>>>> {
         if self.absent_below.is_empty() {
-            let answers = self.lower.get_many(keys, now).await;
-            answers.iter().filter(|answer| answer.is_err()).for_each(|_| add(&self.counts.lower_failures));
-            return answers;
+            let mut answers = self.lower.get_many(keys, now).await.into_iter();
+            let answer = |_| next_answer(&mut answers, "chain", Operation::Get);
+            let failed = |_: &Error| add(&self.counts.lower_failures);
+            return keys.iter().map(answer).map(|answer| answer.inspect_err(failed)).collect();
         }
         let mut answers = Vec::with_capacity(keys.len());
         for key in keys {
@@ -320,8 +325,11 @@ where
             }
             return answers;
         }
-        let mut answers = self.upper.get_many(keys, now).await;
-        let fresh = |answer: &Result<Option<Entry<A::Value>>>| matches!(answer, Ok(Some(entry)) if entry.freshness(now) == Freshness::Fresh);
+        let mut above = self.upper.get_many(keys, now).await.into_iter();
+        let mut answers: Vec<_> =
+            keys.iter().map(|_| next_answer(&mut above, "chain", Operation::Get)).collect();
+        let is_fresh = |entry: &Entry<A::Value>| entry.freshness(now) == Freshness::Fresh;
+        let fresh = |answer: &Result<Option<_>>| matches!(answer, Ok(Some(entry)) if is_fresh(entry));
         let open: Vec<usize> = (0..answers.len()).filter(|&index| !fresh(&answers[index])).collect();
         if open.is_empty() {
             return answers;
@@ -405,5 +413,55 @@ where
         let below = self.lower.clear_prefix(prefix).await;
         self.note_clear(&self.absent_below, &self.counts.lower_failures, &below, false);
         both(above, below)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::entry::Lifetime;
+    use crate::memory::Memory;
+
+    /// Answers bulk reads for fewer or more keys than it was asked.
+    struct Miscounting(Memory<u64, u64>, usize);
+
+    impl Store for Miscounting {
+        type Key = u64;
+        type Value = u64;
+
+        fn get(&self, key: &u64) -> impl Future<Output = Result<Option<Entry<u64>>>> + Send {
+            self.0.get(key)
+        }
+
+        fn set(&self, key: &u64, entry: Entry<u64>) -> impl Future<Output = Result<SetOutcome>> + Send {
+            self.0.set(key, entry)
+        }
+
+        fn remove(&self, key: &u64) -> impl Future<Output = Result<()>> + Send {
+            self.0.remove(key)
+        }
+
+        fn clear(&self) -> impl Future<Output = Result<()>> + Send {
+            self.0.clear()
+        }
+
+        async fn get_many(&self, _: &[&u64], _: Timestamp) -> Vec<Result<Option<Entry<u64>>>> {
+            (0..self.1).map(|_| Ok(None)).collect()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_tier_that_answers_for_other_keys_than_it_was_asked_harms_nobody() {
+        let now = Timestamp::EPOCH;
+        for count in [0, 1, 2, 9] {
+            let above = Chain::new(Miscounting(Memory::new(10), count), Memory::new(10));
+            above.lower().set(&1, Entry::new(1, Lifetime::forever(now))).await.unwrap();
+            let answers = above.get_many(&[&1, &2], now).await;
+            assert_eq!(answers.len(), 2);
+            assert!(matches!(&answers[0], Ok(Some(entry)) if *entry.value() == 1));
+            let below = Chain::new(Memory::new(10), Miscounting(Memory::new(10), count));
+            let answers = below.get_many(&[&1, &2], now).await;
+            assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), count.min(2), "{answers:?}");
+        }
     }
 }

@@ -3,10 +3,8 @@
 mod byte_limited;
 mod chain;
 mod encoded;
-mod fence;
 mod fresh_for_at_most;
 mod inspect;
-mod marks;
 mod null;
 mod prefixed;
 mod sharded;

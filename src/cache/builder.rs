@@ -12,20 +12,13 @@ use crate::cache::core::Core;
 use crate::cache::event::{Event, Listener};
 use crate::cache::flight::Flights;
 use crate::cache::load::Owned;
-use crate::cache::policy::{Jitter, Policy};
+use crate::cache::policy::{CLOCK_SKEW, Jitter, MAX_REFRESHES, Policy, TIMEOUT};
 use crate::cache::{Cache, Loader, NoLoader, answer};
 use crate::entry::Entry;
 use crate::error::{Error, Result};
 use crate::runtime::{Runtime, TokioRuntime};
 use crate::store::Store;
 use crate::time::{AnyClock, Clock};
-
-/// How long a computation may take, unless told.
-const TIMEOUT: Duration = Duration::from_secs(30);
-/// How many refreshes may run at once, unless told.
-const MAX_REFRESHES: usize = 64;
-/// By how much the clocks of hosts may differ, unless told.
-const CLOCK_SKEW: Duration = Duration::from_secs(5);
 
 /// Builds a [`Cache`]: choose a policy ([`ttl`](Self::ttl), [`no_expiration`](Self::no_expiration) or
 /// [`bypass`](Self::bypass)), then [`build`](Self::build). Everything else has a default.
@@ -92,7 +85,8 @@ impl<S: Store> CacheBuilder<S> {
     }
 
     /// Gives the cache a loader that is also given the entry still held, stale or expired, so that it can
-    /// ask its origin "changed since this version?" and answer [`Computed::unchanged`].
+    /// ask its origin "changed since this version?" and answer [`Computed::unchanged`]. What is past its
+    /// `keep_until` is not given: with a ttl alone that is everything past its ttl.
     pub fn reloader<F, Fut, C, E>(self, load: F) -> CacheBuilder<S, Loader<S>>
     where
         F: Fn(Owned<S>, Option<Entry<S::Value>>) -> Fut + Send + Sync + 'static,

@@ -57,12 +57,15 @@ impl<V> Computed<V> {
 
     /// The value of the entry that the computation was given still holds: its life begins anew, with its
     /// version and tags unless this answer has its own. An answer to HTTP's `304 Not Modified` (RFC 9111,
-    /// section 4.3). Without such an entry it is an error of kind [`InvalidInput`](crate::ErrorKind).
+    /// section 4.3). Without such an entry it is an error of kind [`InvalidInput`](crate::ErrorKind). An entry is
+    /// given as long as it is kept: with a ttl alone it is dead when its ttl has passed, so such a cache needs a
+    /// stale window or [`keep_stale_on_error`](crate::CacheBuilder::keep_stale_on_error).
     pub fn unchanged() -> Self {
         Self { value: None, terms: Terms::default() }
     }
 
-    /// Fresh for this long, counted from the end of the computation, instead of the cache's ttl.
+    /// Fresh for this long, counted from the end of the computation, instead of the cache's ttl. Zero is
+    /// allowed here: the value is stored, and fresh at that one instant.
     pub fn ttl(mut self, ttl: Duration) -> Self {
         self.terms.ttl = Some(Ttl::For(ttl));
         self

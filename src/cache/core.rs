@@ -16,6 +16,7 @@ use crate::cache::load::{Compute, Owned, Ticket, Within, fly, shut_down};
 use crate::cache::policy::Policy;
 use crate::entry::{Entry, Freshness};
 use crate::error::{Error, ErrorKind, Operation, Result};
+use crate::runtime::BoxFuture;
 use crate::store::Store;
 use crate::time::{AnyClock, Timestamp};
 
@@ -146,10 +147,15 @@ impl<S: Store + 'static> Core<S> {
         if let Some(entry) = &stale {
             flight.refresh_behind(entry.clone());
         }
-        let mut task = Box::pin(fly(ticket, compute, Within::current()));
+        let mut grounded = false;
+        let mut task: BoxFuture<'static, ()> = Box::pin(fly(ticket, compute, Within::current()));
         // What ends at its first poll needs no task. What does not goes on without this caller.
-        let first = poll_fn(|context| Poll::Ready(task.as_mut().poll(context))).await;
-        let spawned = first.is_ready() || self.background.runtime.spawn(task);
+        let mut ended = poll_fn(|context| Poll::Ready(task.as_mut().poll(context))).await.is_ready();
+        if !ended && let Err(mut task) = self.background.runtime.spawn(task) {
+            // Nothing to run it on: what ends at once still does.
+            ended = poll_fn(|context| Poll::Ready(task.as_mut().poll(context))).await.is_ready();
+            grounded = !ended;
+        }
         if let Some(entry) = stale {
             // A deeper tier that answered at once may have known better (C1).
             let (entry, kind): (_, fn(_) -> _) = match flight.found() {
@@ -167,7 +173,7 @@ impl<S: Store + 'static> Core<S> {
                 None => Err(Error::new(ErrorKind::Computation, "cache", Operation::Compute)
                     .with_message("the computation panicked")),
             },
-            Landing::Vanished if spawned => Err(shut_down(Operation::Compute)),
+            Landing::Vanished if !grounded => Err(shut_down(Operation::Compute)),
             Landing::Vanished => Err(Error::new(ErrorKind::Unsupported, "cache", Operation::Compute)
                 .with_message("no runtime to run the computation on: call from a tokio task, or build the cache with `runtime(..)`")),
         }

@@ -20,7 +20,7 @@ const SHARDS: usize = 64;
 /// One running computation. Whoever waits holds an `Arc` of it; the table holds one while it is joinable.
 pub(crate) struct Flight<V> {
     state: watch::Sender<State<V>>,
-    course: Mutex<Course>,
+    claim: Mutex<Claim>,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
 }
 
@@ -49,8 +49,9 @@ pub(crate) enum Landing<V> {
     Vanished,
 }
 
+/// Who may write the store: the flight, or whoever overtook it.
 #[derive(Default)]
-struct Course {
+struct Claim {
     /// Overtaken by a write: its result must not be stored.
     fenced: bool,
     storing: bool,
@@ -60,27 +61,27 @@ impl<V: Clone> Flight<V> {
     fn new(fenced: bool) -> Self {
         Self {
             state: watch::Sender::new(State::Running),
-            course: Mutex::new(Course { fenced, storing: false }),
+            claim: Mutex::new(Claim { fenced, storing: false }),
             panic: Mutex::new(None),
         }
     }
 
     /// Asks for the right to store the result. Once given, a write of the key waits for the landing.
     pub(crate) fn may_store(&self) -> bool {
-        let mut course = self.course.lock();
-        course.storing = !course.fenced;
-        course.storing
+        let mut claim = self.claim.lock();
+        claim.storing = !claim.fenced;
+        claim.storing
     }
 
     pub(crate) fn is_fenced(&self) -> bool {
-        self.course.lock().fenced
+        self.claim.lock().fenced
     }
 
     /// Overtakes the flight. `true` if it is storing its result right now.
     fn fence(&self) -> bool {
-        let mut course = self.course.lock();
-        course.fenced = true;
-        course.storing
+        let mut claim = self.claim.lock();
+        claim.fenced = true;
+        claim.storing
     }
 
     pub(crate) fn is_refreshing(&self) -> bool {

@@ -25,7 +25,7 @@ pub(crate) type Compute<V> =
 
 tokio::task_local! {
     /// The flights inside which this task computes, the innermost first.
-    static COURSE: Arc<Link>;
+    static WITHIN: Arc<Link>;
 }
 
 /// A flight that computes, and the one inside whose computation it was begun.
@@ -40,7 +40,7 @@ pub(crate) struct Within(Option<Arc<Link>>);
 
 impl Within {
     pub(crate) fn current() -> Self {
-        Self(COURSE.try_with(Arc::clone).ok())
+        Self(WITHIN.try_with(Arc::clone).ok())
     }
 
     /// Whether the task computes for this flight, so that waiting for it would never end.
@@ -105,7 +105,7 @@ pub(crate) async fn fly<S: Store + 'static>(
     compute: Compute<S::Value>,
     within: Within,
 ) {
-    let landing = match catch(course(&ticket, compute, within)).await {
+    let landing = match catch(run(&ticket, compute, within)).await {
         Ok(landing) => landing,
         Err(payload) => {
             let refreshing = ticket.flight.is_refreshing();
@@ -123,7 +123,7 @@ pub(crate) async fn fly<S: Store + 'static>(
     ticket.land(landing);
 }
 
-async fn course<S: Store + 'static>(
+async fn run<S: Store + 'static>(
     ticket: &Ticket<S>,
     compute: Compute<S::Value>,
     within: Within,
@@ -173,9 +173,29 @@ async fn renew<S: Store + 'static>(
     let now = core.clock.now();
     match held.map(|entry| (core.policy.judge(entry.lifetime(), now), entry)) {
         Some((Freshness::Fresh, entry)) => Landing::Found(entry),
-        Some((Freshness::Stale, entry)) => refresh(ticket, entry, compute, within).await,
-        _ => refresh(ticket, shown, compute, within).await,
+        Some((Freshness::Stale, entry)) => {
+            aside().await;
+            refresh(ticket, entry, compute, within).await
+        }
+        _ => {
+            aside().await;
+            refresh(ticket, shown, compute, within).await
+        }
     }
+}
+
+/// Waits for another poll, so that a computation that works before its first await works in a task of its
+/// own and not in the caller that was served the stale entry (E2).
+async fn aside() {
+    let mut again = false;
+    poll_fn(|context| {
+        if std::mem::replace(&mut again, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 fn permit<S: Store>(ticket: &Ticket<S>) -> Option<RefreshPermit<'_>> {
@@ -274,7 +294,7 @@ async fn computed<S: Store + 'static>(
     let link = Arc::new(Link { flight, outer: within.0 });
     let given = held.cloned();
     // The closure itself runs inside too: it may panic, or ask for its own key, before its first await.
-    let work = COURSE.scope(link, async move { compute(given).await });
+    let work = WITHIN.scope(link, async move { compute(given).await });
     match core.background.bounded(limit, work).await {
         Ok(answer) => core.entry(ticket.key(), answer?, held, began),
         Err(cut) => Err(cut_off(cut, Operation::Compute, limit, setting)),

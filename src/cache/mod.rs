@@ -32,7 +32,6 @@ use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::runtime::BoxFuture;
 use crate::store::{Refusal, SetOutcome, Store};
 use background::Alive;
-use computed::{Keep, Ttl};
 use core::Core;
 use load::{Compute, Owned};
 
@@ -114,7 +113,8 @@ impl<S: Store + 'static, L> Cache<S, L> {
         self.core.peek(key, read)
     }
 
-    /// The fresh value of `key` from whichever tier holds it. Computes nothing.
+    /// The fresh value of `key` from whichever tier holds it. Computes nothing, and joins no flight: each
+    /// caller reads the tiers. A store that fails is an error, whether the cache is strict or not.
     pub async fn get(&self, key: &S::Key) -> Result<Option<S::Value>> {
         if self.core.policy.bypass {
             return Ok(None);
@@ -137,7 +137,8 @@ impl<S: Store + 'static, L> Cache<S, L> {
     ///
     /// Concurrent callers share one computation and its outcome (E3). It runs on when its caller goes
     /// away, bounded by [`load_timeout`](CacheBuilder::load_timeout) (E5). If it panics, the panic goes on
-    /// in the caller that brought it, and the others carry on with their own (E7).
+    /// in the caller that brought it and waits for it, and the others carry on with their own (E7); the panic
+    /// of a refresh is an event.
     pub async fn get_or_compute<F, Fut, C>(&self, key: &S::Key, compute: F) -> Result<S::Value>
     where
         F: FnOnce() -> Fut + Send + 'static,
@@ -168,7 +169,8 @@ impl<S: Store + 'static, L> Cache<S, L> {
     }
 
     /// The same for a computation that is given the entry still held, stale or expired, and may answer
-    /// [`Computed::unchanged`].
+    /// [`Computed::unchanged`]. What is past its `keep_until` is not given: with a ttl alone that is everything
+    /// past its ttl.
     pub async fn get_or_recompute<F, Fut, C, E>(&self, key: &S::Key, compute: F) -> Result<S::Value>
     where
         F: FnOnce(Option<Entry<S::Value>>) -> Fut + Send + 'static,
@@ -247,27 +249,7 @@ impl<S: Store + 'static, L> Cache<S, L> {
 
     /// The cache and its stack as a tree, with what each tier holds.
     pub fn describe(&self) -> Description {
-        let policy = &self.core.policy;
-        let mut description = Description::new("cache");
-        if policy.bypass {
-            description = description.with("bypass", "");
-        }
-        description = match policy.ttl {
-            Ttl::For(ttl) => description.with("ttl", format!("{ttl:?}")),
-            Ttl::Never => description.with("no expiration", ""),
-        };
-        if !policy.stale.is_zero() {
-            description = description.with("stale", format!("{:?}", policy.stale));
-        }
-        description = match policy.keep {
-            Keep::No => description,
-            Keep::For(age) => description.with("stale on error", format!("{age:?}")),
-            Keep::Forever => description.with("stale on error", "for ever"),
-        };
-        if policy.strict {
-            description = description.with("strict", "");
-        }
-        description.over(self.core.store.describe())
+        self.core.policy.describe(Description::new("cache")).over(self.core.store.describe())
     }
 
     /// The stack that the cache was built over. What is written to it directly the cache does not fence.

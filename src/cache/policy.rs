@@ -3,8 +3,16 @@
 use std::time::Duration;
 
 use crate::cache::computed::{Keep, Terms, Ttl};
+use crate::describe::{Description, grouped};
 use crate::entry::{Freshness, Lifetime};
 use crate::time::Timestamp;
+
+/// How long a computation may take, unless told.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(30);
+/// How many refreshes may run at once, unless told.
+pub(crate) const MAX_REFRESHES: usize = 64;
+/// By how much the clocks of hosts may differ, unless told.
+pub(crate) const CLOCK_SKEW: Duration = Duration::from_secs(5);
 
 /// What a cache was built to do. Checked by the builder; nothing in here can fail.
 #[derive(Clone, Debug)]
@@ -45,6 +53,37 @@ impl Policy {
         Lifetime::new(began, fresh_until, stale_until, keep_until)
     }
 
+    /// The settings, for people: the lifetimes, and whatever is not as it is unless told.
+    pub(crate) fn describe(&self, layer: Description) -> Description {
+        let unless = |usual: Duration, set: Duration| (set != usual).then(|| format!("{set:?}"));
+        let ttl = match self.ttl {
+            Ttl::For(ttl) => ("ttl", Some(format!("{ttl:?}"))),
+            Ttl::Never => ("no expiration", Some(String::new())),
+        };
+        let keep = match self.keep {
+            Keep::No => None,
+            Keep::For(age) => Some(format!("{age:?}")),
+            Keep::Forever => Some("for ever".to_owned()),
+        };
+        let settings = [
+            ("bypass", self.bypass.then(String::new)),
+            ttl,
+            ("stale", unless(Duration::ZERO, self.stale)),
+            ("stale on error", keep),
+            ("jitter", (self.jitter != Jitter::default()).then(|| format!("{} %", self.jitter.percent()))),
+            ("strict", self.strict.then(String::new)),
+            ("load_timeout", unless(TIMEOUT, self.load_timeout)),
+            ("refresh_timeout", unless(TIMEOUT, self.refresh_timeout)),
+            (
+                "max_refreshes",
+                (self.max_refreshes != MAX_REFRESHES).then(|| grouped(self.max_refreshes as u64)),
+            ),
+            ("clock_skew", unless(CLOCK_SKEW, self.skew)),
+        ];
+        let told = settings.into_iter().filter_map(|(name, value)| Some((name, value?)));
+        told.fold(layer, |layer, (name, value)| layer.with(name, value))
+    }
+
     /// Whether a failed computation may be answered with an entry of this life: within its windows (E2),
     /// or for as long as it was to be kept for that case (E8).
     pub(crate) fn serves_on_error(&self, life: Lifetime, now: Timestamp) -> bool {
@@ -77,6 +116,10 @@ impl Jitter {
     pub(crate) fn of(fraction: f64) -> Option<Self> {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 <= fraction <= 1")]
         (0.0..=1.0).contains(&fraction).then_some(Self((fraction * 4_294_967_296.0) as u64))
+    }
+
+    fn percent(self) -> u64 {
+        (self.0 * 100) >> 32
     }
 
     fn shorten(self, ttl: Duration, chance: u64) -> Duration {

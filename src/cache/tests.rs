@@ -118,13 +118,34 @@ async fn c1_a_stale_copy_above_hides_no_fresh_one_below_that_is_told_at_once() {
 }
 
 #[tokio::test]
-async fn e2_a_stale_hit_is_stale_also_when_its_refresh_ends_at_once() {
+async fn e2_a_stale_hit_waits_for_no_part_of_its_refresh() {
     let (builder, _, clock) = builder();
     let cache = builder.ttl(SECOND).stale(SECOND).build().unwrap();
     cache.set("k", 1).await.unwrap();
     clock.advance(2 * SECOND);
-    assert_eq!(cache.get_or_compute("k", || async { 2 }).await.unwrap(), 1);
-    assert_eq!(cache.peek("k"), Some(2));
+    let began = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&began);
+    // This one works before its first await, where it would hold up whoever polls it.
+    let busy = move || {
+        count.fetch_add(1, Ordering::SeqCst);
+        async { 2 }
+    };
+    assert_eq!(cache.get_or_compute("k", busy).await.unwrap(), 1);
+    assert_eq!((began.load(Ordering::SeqCst), cache.peek("k")), (0, None));
+    while !cache.is_idle() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!((began.load(Ordering::SeqCst), cache.peek("k")), (1, Some(2)));
+}
+
+#[test]
+fn outside_a_runtime_a_refresh_that_ends_at_once_runs() {
+    let (builder, shelf, clock) = builder();
+    let cache = builder.ttl(SECOND).stale(SECOND).build().unwrap();
+    crate::tests::ready(cache.set("k", 1)).unwrap();
+    clock.advance(2 * SECOND);
+    assert_eq!(crate::tests::ready(cache.get_or_compute("k", || async { 2 })).unwrap(), 1);
+    assert_eq!(shelf.peek_with("k", |entry| *entry.value()), Some(2));
 }
 
 #[tokio::test]
@@ -245,4 +266,8 @@ fn outside_a_runtime_what_ends_at_once_works_and_the_rest_says_what_it_needs() {
 fn a_cache_describes_itself_and_its_stack() {
     let cache = builder().0.ttl(60 * SECOND).stale(SECOND).keep_stale_on_error_forever().build().unwrap();
     assert_eq!(cache.describe().to_string(), "cache (ttl 60s, stale 1s, stale on error for ever)\n└─ shelf");
+    let cache =
+        builder().0.ttl(SECOND).jitter(0.25).strict().max_refreshes(1_000).load_timeout(SECOND).build();
+    let told = "cache (ttl 1s, jitter 25 %, strict, load_timeout 1s, max_refreshes 1,000)\n└─ shelf";
+    assert_eq!(cache.unwrap().describe().to_string(), told);
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use foldhash::quality::RandomState;
 
-use crate::describe::{self, Description};
+use crate::describe::Description;
 use crate::entry::Entry;
 use crate::error::Result;
 use crate::key::{Key, Value};
@@ -285,10 +285,10 @@ impl<K: Key + ?Sized, V: Value> fmt::Debug for Memory<K, V> {
 /// The bounds of a memory tier, for people.
 pub(super) fn bounds(mut layer: Description, max_entries: usize, max_weight: Option<u64>) -> Description {
     if max_entries < usize::MAX {
-        layer = layer.with("max", describe::entries(max_entries as u64));
+        layer = layer.with_count("max_entries", max_entries as u64);
     }
     match max_weight {
-        Some(max) if max < u64::MAX => layer.with("max", describe::size(max)),
+        Some(max) if max < u64::MAX => layer.with_size("max_weight", max),
         _ => layer,
     }
 }

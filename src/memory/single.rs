@@ -59,7 +59,7 @@ impl<K: Key + ?Sized, V: Value> Single<K, V> {
     }
 
     /// Weighs the entry whenever the [`weight`](Store::weight) is asked for. Without it there is none.
-    pub fn weighing(mut self, weigher: Weigher<K, V>) -> Self {
+    pub fn weighed_by(mut self, weigher: Weigher<K, V>) -> Self {
         self.weigher = Some(weigher);
         self
     }
@@ -166,7 +166,7 @@ mod tests {
 
     #[tokio::test]
     async fn s9_the_weight_is_that_of_what_is_held() {
-        let single = Single::<str, String>::new().weighing(Weigher::of_type());
+        let single = Single::<str, String>::new().weighed_by(Weigher::of_type());
         assert_eq!(single.weight(), Some(0));
         let entry = Entry::new("abc".to_owned(), Lifetime::forever(Timestamp::EPOCH));
         single.set("k", entry).await.unwrap();

@@ -2,7 +2,7 @@
 
 use crate::entry::Entry;
 use crate::key::Key;
-use crate::memory::policy::Marks;
+use crate::memory::policy::Slots;
 
 /// No slot. So a slab has `u32::MAX - 1` slots at most.
 pub(super) const NONE: u32 = u32::MAX;
@@ -92,7 +92,7 @@ impl<K: Key + ?Sized, V, M> Slab<K, V, M> {
     }
 }
 
-impl<K: Key + ?Sized, V, M> Marks<M> for Slab<K, V, M> {
+impl<K: Key + ?Sized, V, M> Slots<M> for Slab<K, V, M> {
     fn mark(&self, slot: u32) -> &M {
         &self.body(slot).mark
     }

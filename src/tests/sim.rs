@@ -364,15 +364,15 @@ impl<T> fmt::Debug for Task<T> {
 pub(crate) struct SimRuntime(Weak<Shared>);
 
 impl Runtime for SimRuntime {
-    fn spawn(&self, task: BoxFuture<'static, ()>) -> bool {
-        let Some(shared) = self.0.upgrade() else { return false };
+    fn spawn(&self, task: BoxFuture<'static, ()>) -> Result<(), BoxFuture<'static, ()>> {
+        let Some(shared) = self.0.upgrade() else { return Err(task) };
         let mut state = shared.state.lock();
         if state.closed || state.refusing {
             drop(state);
-            return false;
+            return Err(task);
         }
         state.add(None, task);
-        true
+        Ok(())
     }
 
     fn sleep(&self, duration: Duration) -> Option<BoxFuture<'static, ()>> {

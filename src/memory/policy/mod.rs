@@ -25,17 +25,17 @@ pub(super) trait Policy: Default {
 
     /// A new entry is in `slot`, with a default mark. It was not evicted to make room for itself: the
     /// shard makes room first.
-    fn insert(&mut self, marks: &mut impl Marks<Self::Mark>, slot: u32);
+    fn insert(&mut self, slots: &mut impl Slots<Self::Mark>, slot: u32);
 
     /// `slot` is about to be emptied by the caller's wish.
-    fn remove(&mut self, marks: &mut impl Marks<Self::Mark>, slot: u32);
+    fn remove(&mut self, slots: &mut impl Slots<Self::Mark>, slot: u32);
 
     /// Chooses a held slot to give up, which is not held any more; `None` only if none is held.
-    fn evict(&mut self, marks: &mut impl Marks<Self::Mark>) -> Option<u32>;
+    fn evict(&mut self, slots: &mut impl Slots<Self::Mark>) -> Option<u32>;
 }
 
-/// The marks of a shard's held slots.
-pub(super) trait Marks<M> {
+/// A shard's held slots, as far as a rule sees them.
+pub(super) trait Slots<M> {
     /// The mark in `slot`.
     fn mark(&self, slot: u32) -> &M;
 

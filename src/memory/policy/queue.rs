@@ -1,6 +1,6 @@
 //! A doubly linked queue of slots, its links kept in the slots.
 
-use super::Marks;
+use super::Slots;
 use crate::memory::slab::NONE;
 
 /// The neighbours of a slot in its queue.
@@ -44,25 +44,25 @@ impl Queue {
         (self.oldest != NONE).then_some(self.oldest)
     }
 
-    pub(super) fn push<M: Linked>(&mut self, marks: &mut impl Marks<M>, slot: u32) {
-        *marks.mark_mut(slot).links() = Links { newer: NONE, older: self.newest };
+    pub(super) fn push<M: Linked>(&mut self, slots: &mut impl Slots<M>, slot: u32) {
+        *slots.mark_mut(slot).links() = Links { newer: NONE, older: self.newest };
         match self.newest {
             NONE => self.oldest = slot,
-            newest => marks.mark_mut(newest).links().newer = slot,
+            newest => slots.mark_mut(newest).links().newer = slot,
         }
         self.newest = slot;
         self.len += 1;
     }
 
-    pub(super) fn remove<M: Linked>(&mut self, marks: &mut impl Marks<M>, slot: u32) {
-        let Links { newer, older } = *marks.mark_mut(slot).links();
+    pub(super) fn remove<M: Linked>(&mut self, slots: &mut impl Slots<M>, slot: u32) {
+        let Links { newer, older } = *slots.mark_mut(slot).links();
         match newer {
             NONE => self.newest = older,
-            newer => marks.mark_mut(newer).links().older = older,
+            newer => slots.mark_mut(newer).links().older = older,
         }
         match older {
             NONE => self.oldest = newer,
-            older => marks.mark_mut(older).links().newer = newer,
+            older => slots.mark_mut(older).links().newer = newer,
         }
         self.len -= 1;
     }

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use super::ghost::Ghost;
 use super::queue::{Linked, Links, Queue};
-use super::{Marks, Policy};
+use super::{Policy, Slots};
 
 /// Hits count up to here.
 const MOST_HITS: u8 = 3;
@@ -62,51 +62,51 @@ impl Policy for S3Fifo {
         }
     }
 
-    fn insert(&mut self, marks: &mut impl Marks<Mark>, slot: u32) {
-        if self.ghost.recall(marks.hash(slot)) {
-            self.enter_main(marks, slot);
+    fn insert(&mut self, slots: &mut impl Slots<Mark>, slot: u32) {
+        if self.ghost.recall(slots.hash(slot)) {
+            self.enter_main(slots, slot);
         } else {
-            self.small.push(marks, slot);
+            self.small.push(slots, slot);
         }
     }
 
-    fn remove(&mut self, marks: &mut impl Marks<Mark>, slot: u32) {
-        match marks.mark(slot).place {
-            Place::Small => self.small.remove(marks, slot),
-            Place::Main => self.main.remove(marks, slot),
+    fn remove(&mut self, slots: &mut impl Slots<Mark>, slot: u32) {
+        match slots.mark(slot).place {
+            Place::Small => self.small.remove(slots, slot),
+            Place::Main => self.main.remove(slots, slot),
         }
     }
 
     /// Amortized constant time: every step but the last takes back a hit.
-    fn evict(&mut self, marks: &mut impl Marks<Mark>) -> Option<u32> {
+    fn evict(&mut self, slots: &mut impl Slots<Mark>) -> Option<u32> {
         loop {
             let small_is_due = self.small.len() >= (self.small.len() + self.main.len()).div_ceil(SMALL);
             let (Some(slot), true) = (self.small.oldest(), small_is_due) else { break };
-            self.small.remove(marks, slot);
-            if *marks.mark_mut(slot).hits.get_mut() < ENOUGH_HITS {
-                self.ghost.remember(marks.hash(slot), self.main.len().max(self.small.len()));
+            self.small.remove(slots, slot);
+            if *slots.mark_mut(slot).hits.get_mut() < ENOUGH_HITS {
+                self.ghost.remember(slots.hash(slot), self.main.len().max(self.small.len()));
                 return Some(slot);
             }
-            self.enter_main(marks, slot);
+            self.enter_main(slots, slot);
         }
         loop {
             let slot = self.main.oldest()?;
-            self.main.remove(marks, slot);
-            let hits = marks.mark_mut(slot).hits.get_mut();
+            self.main.remove(slots, slot);
+            let hits = slots.mark_mut(slot).hits.get_mut();
             if *hits == 0 {
                 return Some(slot);
             }
             *hits -= 1;
-            self.main.push(marks, slot);
+            self.main.push(slots, slot);
         }
     }
 }
 
 impl S3Fifo {
-    fn enter_main(&mut self, marks: &mut impl Marks<Mark>, slot: u32) {
-        let mark = marks.mark_mut(slot);
+    fn enter_main(&mut self, slots: &mut impl Slots<Mark>, slot: u32) {
+        let mark = slots.mark_mut(slot);
         mark.place = Place::Main;
         *mark.hits.get_mut() = 0;
-        self.main.push(marks, slot);
+        self.main.push(slots, slot);
     }
 }

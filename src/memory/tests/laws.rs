@@ -393,9 +393,12 @@ fn a_key_that_comes_back_is_kept_through_a_scan() {
 #[test]
 fn a_stack_says_how_it_is_bounded() {
     let memory = Memory::<str, Item>::weighing(64 << 20, by_weight()).max_entries(10_000);
-    assert_eq!(memory.describe().to_string(), "memory (max 10,000 entries, max 64 MiB) holds 0 entries, 0 B");
+    assert_eq!(
+        memory.describe().to_string(),
+        "memory (max_entries 10,000, max_weight 64 MiB) holds 0 entries, 0 B"
+    );
     assert_eq!(Memory::<str, u8>::new(usize::MAX).describe().to_string(), "memory holds 0 entries");
     let lru = Lru::<str, u8>::new(5).sample_recency(8);
-    assert_eq!(lru.describe().to_string(), "lru (max 5 entries, recency every 8) holds 0 entries");
+    assert_eq!(lru.describe().to_string(), "lru (max_entries 5, recency every 8) holds 0 entries");
     assert_eq!(Single::<str, u8>::new().describe().to_string(), "single holds 0 entries");
 }

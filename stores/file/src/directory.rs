@@ -149,8 +149,9 @@ impl Directory {
         let read = |file: &mut File, bytes: &mut Vec<u8>, upto: usize| {
             read_to(file, bytes, upto).map_err(|error| trouble(Operation::Get, &path, error))
         };
-        let whole = usize::try_from(len)
-            .map_err(|_| unreadable(&path, ErrorKind::Corrupt, "the file exceeds every address"))?;
+        let whole = usize::try_from(len).map_err(|_| {
+            unreadable(Operation::Get, &path, ErrorKind::Corrupt, "the file exceeds every address")
+        })?;
         if whole > FIRST_READ {
             let mut upto = HEADER_READ;
             loop {
@@ -160,6 +161,7 @@ impl Directory {
                     Peek::Needs(needs) if needs <= len => upto = usize::try_from(needs).unwrap_or(whole),
                     _ => {
                         return Err(unreadable(
+                            Operation::Get,
                             &path,
                             ErrorKind::Corrupt,
                             "the length is not the one written",
@@ -191,6 +193,7 @@ impl Directory {
                 },
                 Err(error) if error.kind() == ErrorKind::NewerVersion => {
                     return Err(unreadable(
+                        operation,
                         &path,
                         ErrorKind::NewerVersion,
                         "who knows its key is a newer program",
@@ -457,7 +460,7 @@ fn read_to(file: &mut File, bytes: &mut Vec<u8>, upto: usize) -> io::Result<()> 
 }
 
 fn peek<'a>(path: &Path, bytes: &'a [u8]) -> Result<Peek<'a>> {
-    Header::peek(bytes).map_err(|error| unreadable(path, error.kind(), &error.to_string()))
+    Header::peek(bytes).map_err(|error| unreadable(Operation::Get, path, error.kind(), &error.to_string()))
 }
 
 #[cfg(unix)]

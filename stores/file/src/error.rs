@@ -23,9 +23,9 @@ pub(crate) fn trouble(operation: Operation, path: &Path, error: io::Error) -> Er
         .with_source(error)
 }
 
-/// The file at `path` is no entry that can be served.
-pub(crate) fn unreadable(path: &Path, kind: ErrorKind, reason: &str) -> Error {
-    Error::new(kind, LAYER, Operation::Get).with_message(format!("{}: {reason}", path.display()))
+/// The file at `path`, met during `operation`, is no entry that can be read.
+pub(crate) fn unreadable(operation: Operation, path: &Path, kind: ErrorKind, reason: &str) -> Error {
+    Error::new(kind, LAYER, operation).with_message(format!("{}: {reason}", path.display()))
 }
 
 fn kind(error: &io::Error) -> ErrorKind {

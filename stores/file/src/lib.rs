@@ -40,7 +40,8 @@
 //! Any number of them may open one directory. Each sees what the others wrote and removed, at once. The
 //! order of calls to one key is kept within a process; between processes the last rename wins. Each
 //! keeps its bounds for the files that it knows: those it found at opening, wrote, or has read since. So
-//! two processes may together hold up to twice the bound until one of them opens the directory anew.
+//! two processes may together hold up to twice the bound until one of them opens the directory anew. A
+//! read never fails because something else cannot be deleted: the file is served and not counted.
 //!
 //! # Where it runs
 //!
@@ -65,6 +66,10 @@ mod tests;
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
 struct FrontPage;
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct OwnPage;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

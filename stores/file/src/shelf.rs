@@ -64,11 +64,12 @@ impl Shelf {
         };
         let len = bytes.len() as u64;
         let entry = wire::decode(key.as_bytes(), bytes).map_err(|error| {
-            unreadable(&self.directory.path(place), error.kind(), "not what was written").with_source(error)
+            unreadable(Operation::Get, &self.directory.path(place), error.kind(), "not what was written")
+                .with_source(error)
         })?;
         let known = Known { place, bytes: len, keep: Keep::of(entry.lifetime()) };
         if !self.index.lock().touch(known) {
-            self.adopt(known)?;
+            self.adopt(known);
         }
         Ok(Some(entry))
     }
@@ -187,16 +188,19 @@ impl Shelf {
         outcome
     }
 
-    /// Counts a file that another process wrote, unless it was evicted since it was read.
-    fn adopt(&self, known: Known) -> Result<()> {
+    /// Counts a file that another process wrote, unless it was evicted since it was read. If what has to
+    /// go for it cannot be deleted, it stays uncounted: whoever reads has the entry, and wants no room.
+    fn adopt(&self, known: Known) {
         let _change = self.change.lock();
-        match self.directory.size(known.place) {
+        let counts = match self.directory.size(known.place) {
             // What exceeds our bound may be within the bound of whoever wrote it: it does not count here.
-            Some(bytes) if bytes <= self.bounds.bytes => self.admit(Known { bytes, ..known }, Operation::Get),
-            _ => {
-                self.index.lock().remove(known.place);
-                Ok(())
+            Some(bytes) if bytes <= self.bounds.bytes => {
+                self.admit(Known { bytes, ..known }, Operation::Get).is_ok()
             }
+            _ => false,
+        };
+        if !counts {
+            self.index.lock().remove(known.place);
         }
     }
 }

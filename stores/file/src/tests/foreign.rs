@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::path::Path;
 
 use bytes::Bytes;
-use larder::{ClearPrefix, ErrorKind, Store, wire};
+use larder::{ClearPrefix, ErrorKind, Operation, Store, wire};
 use proptest::prelude::*;
 use proptest::sample::Index;
 
@@ -108,7 +108,8 @@ fn clear_prefix_does_all_it_can_and_reports_a_newer_entry() {
     for key in ["a/1", "a/2", "b/1"] {
         now(store.set(key, entry("x"))).unwrap();
     }
-    assert_eq!(now(store.clear_prefix("a/")).unwrap_err().kind(), ErrorKind::NewerVersion);
+    let error = now(store.clear_prefix("a/")).unwrap_err();
+    assert_eq!((error.kind(), error.operation()), (ErrorKind::NewerVersion, Operation::Clear));
     assert_eq!(now(store.get("a/1")).unwrap(), None);
     assert_eq!(now(store.get("a/2")).unwrap(), None);
     assert_eq!(now(store.get("b/1")).unwrap(), Some(entry("x")));
@@ -202,6 +203,25 @@ fn what_is_no_file_is_an_error_and_not_a_hang() {
     is_usable(&store, "pipe");
     assert_eq!(now(store.set("folder", entry("x"))).unwrap_err().kind(), ErrorKind::Corrupt);
     assert_eq!(store.len(), Some(0));
+}
+
+/// A read that finds a whole entry serves it, whatever stands in the way of counting it.
+#[test]
+fn a_read_does_not_fail_for_what_cannot_be_evicted() {
+    let dir = scratch();
+    let (full, there) = (FileStore::at(dir.path()).max_entries(1).open_blocking().unwrap(), open(dir.path()));
+    now(full.set("victim", entry("1"))).unwrap();
+    let place = file_of(dir.path(), "victim");
+    fs::remove_file(&place).unwrap();
+    fs::create_dir(&place).unwrap();
+    now(there.set("k", entry("2"))).unwrap();
+    for _ in 0..2 {
+        assert_eq!(now(full.get("k")).unwrap(), Some(entry("2")));
+        assert_eq!(full.len(), Some(1), "it is not counted, so the bound holds");
+    }
+    fs::remove_dir(&place).unwrap();
+    assert_eq!(now(full.get("k")).unwrap(), Some(entry("2")));
+    assert_eq!((full.len(), full.weight()), (Some(1), there.weight()), "and counted when there is room");
 }
 
 #[test]

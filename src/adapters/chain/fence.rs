@@ -21,7 +21,7 @@ const SHARDS: usize = 16;
 #[derive(Debug, Default)]
 pub(crate) struct Fences {
     hasher: RandomState,
-    shards: [Mutex<HashMap<u64, Shared>>; SHARDS],
+    shards: [Mutex<HashMap<u64, Way>>; SHARDS],
     /// Shared by whoever writes one key, exclusive for whoever writes all of them.
     whole: tokio::sync::RwLock<()>,
     whole_epoch: AtomicU64,
@@ -29,7 +29,7 @@ pub(crate) struct Fences {
 
 /// A lane, and how many gates lead to it.
 #[derive(Debug, Default)]
-struct Shared {
+struct Way {
     lane: Arc<Lane>,
     gates: usize,
 }
@@ -45,9 +45,9 @@ impl Fences {
     pub(crate) fn gate<K: Hash + ?Sized>(&self, key: &K) -> Gate<'_> {
         let hash = self.hasher.hash_one(key);
         let mut shard = self.shard(hash).lock();
-        let shared = shard.entry(hash).or_default();
-        shared.gates += 1;
-        Gate { fences: self, hash, lane: Arc::clone(&shared.lane) }
+        let way = shard.entry(hash).or_default();
+        way.gates += 1;
+        Gate { fences: self, hash, lane: Arc::clone(&way.lane) }
     }
 
     /// The turn of a writer of all keys: waits until every other writer and backfill has ended.
@@ -57,7 +57,7 @@ impl Fences {
         WholeTurn { epoch: &self.whole_epoch, _held: held }
     }
 
-    fn shard(&self, hash: u64) -> &Mutex<HashMap<u64, Shared>> {
+    fn shard(&self, hash: u64) -> &Mutex<HashMap<u64, Way>> {
         // The high bits choose the shard, the table inside uses its own hash of the whole.
         &self.shards[(hash >> 60) as usize]
     }
@@ -99,10 +99,10 @@ impl Gate<'_> {
 
 impl Drop for Gate<'_> {
     fn drop(&mut self) {
-        if let Entry::Occupied(mut shared) = self.fences.shard(self.hash).lock().entry(self.hash) {
-            shared.get_mut().gates -= 1;
-            if shared.get().gates == 0 {
-                shared.remove();
+        if let Entry::Occupied(mut way) = self.fences.shard(self.hash).lock().entry(self.hash) {
+            way.get_mut().gates -= 1;
+            if way.get().gates == 0 {
+                way.remove();
             }
         }
     }
@@ -203,13 +203,16 @@ mod tests {
     #[test]
     fn at_rest_the_table_is_empty_also_when_gates_of_a_key_end_together() {
         let fences = Fences::default();
-        let together = std::sync::Barrier::new(2);
+        let arrived = AtomicU64::new(0);
         std::thread::scope(|threads| {
             for _ in 0..2 {
                 threads.spawn(|| {
-                    for key in 0..10_000u64 {
+                    for key in 0..100_000u64 {
                         let gate = fences.gate(&key);
-                        together.wait();
+                        arrived.fetch_add(1, Ordering::SeqCst);
+                        while arrived.load(Ordering::SeqCst) < 2 * (key + 1) {
+                            std::thread::yield_now();
+                        }
                         drop(gate);
                     }
                 });
