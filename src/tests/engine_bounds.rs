@@ -14,7 +14,7 @@ use super::toy::Toy;
 use crate::cache::{Cache, CacheBuilder};
 use crate::error::{ErrorKind, Operation};
 use crate::store::{SetOutcome, Store};
-use crate::time::Clock;
+use crate::time::{Clock, Timestamp};
 
 fn plain() -> Sim {
     Sim::new(Schedule::script([]))
@@ -399,6 +399,26 @@ fn equal_hashes_share_nothing() {
         assert!(cache.is_idle());
     });
     assert!(explored.complete, "{explored}");
+}
+
+/// A ttl without end ends never, and so do the windows after it.
+#[test]
+fn the_longest_ttl_is_never() {
+    for ttl in [Duration::MAX, Duration::from_nanos(u64::MAX), Duration::from_secs(u64::MAX / 1_000_000_000)]
+    {
+        let mut sim = plain();
+        let tier = memory();
+        let bench = Bench::new(&mut sim, tier.clone(), |b| b.ttl(ttl).stale(ttl).keep_stale_on_error(ttl));
+        let caller = bench.ask(&mut sim, "caller", "k", How::Answer(1));
+        sim.run();
+        caller.value().unwrap();
+        let life = tier.inner().held("k").unwrap().lifetime();
+        assert!(
+            life.fresh_until().is_never() && life.stale_until().is_never() && life.keep_until().is_never()
+        );
+        bench.clock.set(Timestamp::from_nanos(u64::MAX - 1));
+        assert_eq!(bench.cache.peek("k"), Some(0));
+    }
 }
 
 /// Every duration at its largest: nothing wraps, panics or ends.
