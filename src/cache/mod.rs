@@ -71,8 +71,9 @@ use load::{Compute, Owned};
 /// # Asking for a key within its own computation
 ///
 /// would wait for itself. It is answered with an error of kind [`Cycle`](ErrorKind::Cycle), also through
-/// the computations of other keys, as long as they run within each other. A circle that closes through
-/// tasks which the computations spawned is ended by [`load_timeout`](CacheBuilder::load_timeout).
+/// the computations of other keys, as long as they run within each other. A circle that is closed from
+/// two ends (a waits for b while b waits for a), or through tasks which the computations spawned, is ended by
+/// [`load_timeout`](CacheBuilder::load_timeout).
 pub struct Cache<S: Store, L = NoLoader> {
     core: Arc<Core<S>>,
     alive: Arc<Alive>,
