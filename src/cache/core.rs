@@ -98,12 +98,18 @@ impl<S: Store> Core<S> {
 }
 
 impl<S: Store + 'static> Core<S> {
-    /// What a caller does who found nothing at once: joins the key's flight or runs one.
-    pub(crate) async fn fetch(
-        self: &Arc<Self>,
-        key: &S::Key,
+    /// What a caller does who found nothing at once, out of the way of those who do.
+    #[cold]
+    pub(crate) fn miss<'a>(
+        self: &'a Arc<Self>,
+        key: &'a S::Key,
         compute: Compute<S::Value>,
-    ) -> Result<S::Value> {
+    ) -> BoxFuture<'a, Result<S::Value>> {
+        Box::pin(self.fetch(key, compute))
+    }
+
+    /// Joins the key's flight or runs one.
+    async fn fetch(self: &Arc<Self>, key: &S::Key, compute: Compute<S::Value>) -> Result<S::Value> {
         if self.policy.bypass {
             let answer = compute(None).await?;
             return self.entry(key, answer, None, self.clock.now()).map(Entry::into_value);

@@ -150,7 +150,7 @@ impl<S: Store + 'static, L> Cache<S, L> {
             return Ok(value);
         }
         let compute: Compute<S::Value> = Box::new(|_| Box::pin(async { Ok(compute().await.into()) }));
-        Box::pin(self.core.fetch(key, compute)).await
+        self.core.miss(key, compute).await
     }
 
     /// The same for a computation that may fail. Its error is the source of one of kind
@@ -166,7 +166,7 @@ impl<S: Store + 'static, L> Cache<S, L> {
             return Ok(value);
         }
         let compute: Compute<S::Value> = Box::new(|_| Box::pin(async { answer(compute()).await }));
-        Box::pin(self.core.fetch(key, compute)).await
+        self.core.miss(key, compute).await
     }
 
     /// The same for a computation that is given the entry still held, stale or expired, and may answer
@@ -183,7 +183,7 @@ impl<S: Store + 'static, L> Cache<S, L> {
             return Ok(value);
         }
         let compute: Compute<S::Value> = Box::new(|held| Box::pin(async { answer(compute(held)).await }));
-        Box::pin(self.core.fetch(key, compute)).await
+        self.core.miss(key, compute).await
     }
 
     /// Stores `value` under `key`, created now, for the cache's ttl. Overtakes a running computation.
@@ -277,7 +277,7 @@ impl<S: Store + 'static> Cache<S, Loader<S>> {
         }
         let (loader, owned) = (Arc::clone(&self.loader.0), key.to_owned());
         let compute: Compute<S::Value> = Box::new(move |held| loader(owned, held));
-        Box::pin(self.core.fetch(key, compute)).await
+        self.core.miss(key, compute).await
     }
 }
 
