@@ -1,10 +1,11 @@
 //! How a cache is told what to do.
 
 use std::future::Future;
+use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::time::Duration;
 
-use foldhash::quality::RandomState;
+use foldhash::quality::{FixedState, RandomState};
 
 use crate::cache::background::Background;
 use crate::cache::computed::{Computed, Keep, Ttl};
@@ -33,6 +34,7 @@ pub struct CacheBuilder<S: Store, L = NoLoader> {
     stale: Option<Duration>,
     keep: Keep,
     jitter: Option<f64>,
+    seed: Option<u64>,
     clock_skew: Duration,
     strict: bool,
     load_timeout: Duration,
@@ -62,6 +64,7 @@ impl<S: Store> CacheBuilder<S> {
             stale: None,
             keep: Keep::No,
             jitter: None,
+            seed: None,
             clock_skew: CLOCK_SKEW,
             strict: false,
             load_timeout: TIMEOUT,
@@ -104,6 +107,7 @@ impl<S: Store> CacheBuilder<S> {
             stale: self.stale,
             keep: self.keep,
             jitter: self.jitter,
+            seed: self.seed,
             clock_skew: self.clock_skew,
             strict: self.strict,
             load_timeout: self.load_timeout,
@@ -160,6 +164,13 @@ impl<S: Store, L> CacheBuilder<S, L> {
     /// together do not expire together. Needs a ttl.
     pub fn jitter(mut self, fraction: f64) -> Self {
         self.jitter = Some(fraction);
+        self
+    }
+
+    /// Makes jitter repeatable: the same seed, key and instant give the same deadline. Chosen anew for each
+    /// cache unless told.
+    pub fn jitter_seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
         self
     }
 
@@ -226,7 +237,7 @@ impl<S: Store, L> CacheBuilder<S, L> {
             listener: self.listener,
             flights: Flights::new(),
             background,
-            chance: RandomState::default(),
+            chance: FixedState::with_seed(self.seed.unwrap_or_else(|| RandomState::default().hash_one(0))),
         };
         Ok(Cache { core: Arc::new(core), alive: Arc::new(alive), loader: self.loader })
     }

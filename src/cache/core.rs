@@ -6,7 +6,7 @@ use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::task::Poll;
 
-use foldhash::quality::RandomState;
+use foldhash::quality::FixedState;
 
 use crate::cache::background::Background;
 use crate::cache::computed::Computed;
@@ -28,7 +28,7 @@ pub(crate) struct Core<S: Store> {
     pub(crate) flights: Flights<Owned<S>, S::Value>,
     pub(crate) background: Background,
     /// Spreads deadlines: a hash of key and instant is all the chance that jitter needs.
-    pub(crate) chance: RandomState,
+    pub(crate) chance: FixedState,
 }
 
 impl<S: Store> Core<S> {
@@ -153,14 +153,15 @@ impl<S: Store + 'static> Core<S> {
         if let Some(entry) = &stale {
             flight.refresh_behind(entry.clone());
         }
-        let mut grounded = false;
         let mut task: BoxFuture<'static, ()> = Box::pin(fly(ticket, compute, Within::current()));
         // What ends at its first poll needs no task. What does not goes on without this caller.
-        let mut ended = poll_fn(|context| Poll::Ready(task.as_mut().poll(context))).await.is_ready();
-        if !ended && let Err(mut task) = self.background.runtime.spawn(task) {
-            // Nothing to run it on: what ends at once still does.
-            ended = poll_fn(|context| Poll::Ready(task.as_mut().poll(context))).await.is_ready();
-            grounded = !ended;
+        let first = poll_fn(|context| Poll::Ready(task.as_mut().poll(context))).await;
+        let mut grounded = false;
+        if first.is_pending()
+            && let Err(mut task) = self.background.runtime.spawn(task)
+        {
+            // Nothing to run it on. A refresh has stepped aside and may yet end at its next poll.
+            grounded = poll_fn(|context| Poll::Ready(task.as_mut().poll(context))).await.is_pending();
         }
         if let Some(entry) = stale {
             // A deeper tier that answered at once may have known better (C1).

@@ -173,19 +173,13 @@ async fn renew<S: Store + 'static>(
     let now = core.clock.now();
     match held.map(|entry| (core.policy.judge(entry.lifetime(), now), entry)) {
         Some((Freshness::Fresh, entry)) => Landing::Found(entry),
-        Some((Freshness::Stale, entry)) => {
-            aside().await;
-            refresh(ticket, entry, compute, within).await
-        }
-        _ => {
-            aside().await;
-            refresh(ticket, shown, compute, within).await
-        }
+        Some((Freshness::Stale, entry)) => refresh(ticket, entry, compute, within).await,
+        _ => refresh(ticket, shown, compute, within).await,
     }
 }
 
-/// Waits for another poll, so that a computation that works before its first await works in a task of its
-/// own and not in the caller that was served the stale entry (E2).
+/// Waits for another poll, so that a refresh works in a task of its own and not in the poll of a caller
+/// who is served the stale entry: a computation may work long before its first await (E2).
 async fn aside() {
     let mut again = false;
     poll_fn(|context| {
@@ -236,6 +230,7 @@ async fn refresh<S: Store + 'static>(
 ) -> Landing<S::Value> {
     let core = &*ticket.core;
     ticket.flight.refresh_behind(stale.clone());
+    aside().await;
     core.listener.tell(ticket.key(), EventKind::RefreshStarted);
     let began = core.clock.now();
     let limit = (core.policy.refresh_timeout, "refresh_timeout");

@@ -149,6 +149,62 @@ fn outside_a_runtime_a_refresh_that_ends_at_once_runs() {
 }
 
 #[tokio::test]
+async fn e2_the_same_holds_for_a_store_that_is_only_read_by_waiting() {
+    // Hides what the shelf could tell at once.
+    struct Remote(Shelf);
+    impl Store for Remote {
+        type Key = str;
+        type Value = u64;
+
+        async fn get(&self, key: &str) -> Result<Option<Entry<u64>>> {
+            self.0.get(key).await
+        }
+
+        async fn set(&self, key: &str, entry: Entry<u64>) -> Result<SetOutcome> {
+            self.0.set(key, entry).await
+        }
+
+        async fn remove(&self, key: &str) -> Result<()> {
+            self.0.remove(key).await
+        }
+
+        async fn clear(&self) -> Result<()> {
+            self.0.clear().await
+        }
+    }
+    let clock = ManualClock::new(Timestamp::EPOCH);
+    let builder = Cache::builder(Remote(Shelf::default())).clock(clock.clone());
+    let cache = builder.ttl(SECOND).stale(SECOND).build().unwrap();
+    cache.set("k", 1).await.unwrap();
+    clock.advance(2 * SECOND);
+    let began = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&began);
+    let busy = move || {
+        count.fetch_add(1, Ordering::SeqCst);
+        async { 2 }
+    };
+    assert_eq!(cache.get_or_compute("k", busy).await.unwrap(), 1);
+    assert_eq!(began.load(Ordering::SeqCst), 0);
+    while !cache.is_idle() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(cache.get("k").await.unwrap(), Some(2));
+}
+
+#[tokio::test]
+async fn jitter_with_a_seed_is_repeatable() {
+    let mut deadlines = Vec::new();
+    for seed in [1, 1, 2] {
+        let (builder, shelf, _) = builder();
+        let cache = builder.ttl(SECOND).jitter(1.0).jitter_seed(seed).build().unwrap();
+        cache.set("k", 1).await.unwrap();
+        deadlines.push(shelf.peek_with("k", Entry::lifetime).unwrap().fresh_until());
+    }
+    assert_eq!(deadlines[0], deadlines[1]);
+    assert_ne!(deadlines[0], deadlines[2]);
+}
+
+#[tokio::test]
 async fn an_error_is_shared_with_its_source_and_not_cached() {
     let cache = builder().0.ttl(SECOND).build().unwrap();
     let failing = || async { Err::<u64, _>(std::io::Error::other("origin is down")) };
