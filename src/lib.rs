@@ -82,6 +82,8 @@ mod memory;
 mod runtime;
 mod store;
 mod sync;
+#[cfg(any(test, feature = "testkit"))]
+pub mod testkit;
 mod time;
 mod weigh;
 pub mod wire;

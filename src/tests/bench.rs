@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::faulty::Faulty;
-use super::gate::{Gate, yield_now};
+use crate::testkit::Faulty;
+use crate::testkit::{Gate, yield_now};
 use super::rig::Tier;
-use super::sim::{Sim, Task};
-use super::toy::Toy;
+use crate::testkit::{Sim, Task};
+use crate::testkit::Model;
 use crate::cache::{Cache, CacheBuilder};
 use crate::entry::{Entry, Lifetime};
 use crate::error::Result;
@@ -56,15 +56,15 @@ impl Events {
 
 /// A tier that answers at once, as a memory does, and yields wherever it has to be waited for.
 pub(crate) fn memory() -> Tier {
-    tier(Toy::new())
+    tier(Model::new())
 }
 
 /// A tier that has to be waited for.
 pub(crate) fn remote() -> Tier {
-    tier(Toy::remote())
+    tier(Model::remote())
 }
 
-fn tier(toy: Toy<str, u64>) -> Tier {
+fn tier(toy: Model<str, u64>) -> Tier {
     let tier = Faulty::new(toy);
     // The engine polls what it bounds twice at first, so that one yield alone would interleave nothing.
     tier.faults().yields(2, 1);

@@ -5,11 +5,11 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::bench::{Bench, How, SECOND};
-use super::faulty::Fault;
-use super::model::Loss;
+use crate::testkit::Fault;
+use crate::testkit::Loss;
 use super::rig::{Act, Rig, Tier, calm_act, tiers};
-use super::schedule::{Schedule, explore, schedules};
-use super::sim::Sim;
+use crate::testkit::{Schedule, explore, schedules};
+use crate::testkit::Sim;
 use crate::adapters::{Chain, FreshForAtMost};
 use crate::dynamic::BoxStore;
 use crate::entry::{Entry, Freshness, Lifetime};

@@ -3,11 +3,11 @@
 use proptest::prelude::*;
 
 use super::chain_laws::{Pair, READS, Shape, at, entry, pair, plant, raced, strict_pair};
-use super::faulty::Fault;
-use super::model::Loss;
+use crate::testkit::Fault;
+use crate::testkit::Loss;
 use super::rig::{Act, KEYS, Rig, planned, wild_act};
-use super::schedule::{Schedule, explore, schedules};
-use super::sim::Sim;
+use crate::testkit::{Schedule, explore, schedules};
+use crate::testkit::Sim;
 use crate::entry::Entry;
 use crate::error::{Operation, Result};
 use crate::store::{SetOutcome, Store};

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::bench::{Bench, How, SECOND, TICK, just_before, memory, remote};
-use super::faulty::{Fault, Faulty};
-use super::gate::Gate;
+use crate::testkit::{Fault, Faulty};
+use crate::testkit::Gate;
 use super::rig::Tier;
-use super::schedule::{Schedule, explore};
-use super::sim::Sim;
-use super::toy::Toy;
+use crate::testkit::{Schedule, explore};
+use crate::testkit::Sim;
+use crate::testkit::Model;
 use crate::cache::{Cache, CacheBuilder};
 use crate::error::{ErrorKind, Operation};
 use crate::store::{SetOutcome, Store};
@@ -381,7 +381,7 @@ impl Hash for Same {
 #[test]
 fn equal_hashes_share_nothing() {
     let explored = explore(1, 30_000, |sim| {
-        let tier = Arc::new(Faulty::new(Toy::<Same, u64>::new()));
+        let tier = Arc::new(Faulty::new(Model::<Same, u64>::new()));
         let cache = Cache::builder(tier.clone()).ttl(SECOND).runtime(sim.runtime()).build().unwrap();
         for key in 0..2 {
             let cache = cache.clone();

@@ -5,10 +5,10 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::bench::{Bench, How, SECOND, TICK, just_before, memory, remote};
-use super::faulty::Fault;
-use super::gate::Gate;
-use super::schedule::{Schedule, explore, seeds};
-use super::sim::Sim;
+use crate::testkit::Fault;
+use crate::testkit::Gate;
+use crate::testkit::{Schedule, explore, seeds};
+use crate::testkit::Sim;
 use crate::adapters::Chain;
 use crate::cache::{CacheBuilder, Computed};
 use crate::entry::Freshness;
@@ -404,7 +404,7 @@ fn a_store_that_panics_poisons_nothing() {
             tier.faults().on(operation, 0, Fault::PanicBefore);
             let bench = Bench::new(sim, tier, minute);
             let callers = ["a", "b"].map(|name| bench.ask(sim, name, "k", How::Answer(1)));
-            callers.iter().for_each(super::sim::Task::may_panic);
+            callers.iter().for_each(crate::testkit::Task::may_panic);
             sim.run();
             assert_eq!(callers.iter().filter(|caller| caller.panicked().is_some()).count(), 1);
             assert_eq!(callers.iter().filter(|caller| caller.is_done()).count(), 1);

@@ -8,10 +8,10 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::bench::{Bench, How, SECOND, memory, remote};
-use super::faulty::{Fault, Faults};
+use crate::testkit::{Fault, Faults};
 use super::rig::{Planned, Tier, planned};
-use super::schedule::{explore, schedules};
-use super::sim::{Sim, Task};
+use crate::testkit::{explore, schedules};
+use crate::testkit::{Sim, Task};
 use crate::adapters::Chain;
 use crate::dynamic::BoxStore;
 use crate::error::Operation;
@@ -251,7 +251,7 @@ fn a_cancelled_writer_leaves_no_fence_up() {
 fn a_write_waits_for_a_result_on_its_way_to_the_store() {
     for write in WRITES {
         for fault in [Fault::HangBefore, Fault::HangAfter] {
-            let mut sim = Sim::new(super::schedule::Schedule::script([]));
+            let mut sim = Sim::new(crate::testkit::Schedule::script([]));
             let world = World::new(&mut sim, 1);
             world.tiers[0].faults().on(Operation::Set, 0, fault);
             world.client(&mut sim, "reader", &[Act::Ask(0)]);

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::faulty::{Fault, Faulty};
-use super::gate::{Gate, yield_now};
-use super::model::{Call, Client, History, Loss, Reply};
-use super::schedule::{Schedule, explore, schedules, seeds};
-use super::sim::{Sim, Stall};
-use super::toy::Toy;
+use crate::testkit::{Fault, Faulty};
+use crate::testkit::{Gate, yield_now};
+use crate::testkit::{Call, Recorded, History, Loss, Reply};
+use crate::testkit::{Schedule, explore, schedules, seeds};
+use crate::testkit::{Sim, Stall};
+use crate::testkit::Model;
 use crate::entry::{Entry, Lifetime};
 use crate::error::{Operation, Result};
 use crate::runtime::Runtime;
@@ -301,8 +301,8 @@ fn exploration_is_exhaustive_and_finds_a_race_that_needs_one_switch() {
 /// A chain as it is first written: what was read below is filled in above, without a fence.
 #[derive(Debug)]
 struct Naive {
-    upper: Toy<str, u64>,
-    lower: Faulty<Toy<str, u64>>,
+    upper: Model<str, u64>,
+    lower: Faulty<Model<str, u64>>,
     backfills: bool,
 }
 
@@ -338,16 +338,16 @@ impl Store for Naive {
 }
 
 fn naive(sim: &mut Sim, backfills: bool) -> History<String, Entry<u64>> {
-    let lower = Faulty::new(Toy::remote());
-    let store = Arc::new(Naive { upper: Toy::new(), lower, backfills });
+    let lower = Faulty::new(Model::remote());
+    let store = Arc::new(Naive { upper: Model::new(), lower, backfills });
     store.lower.inner().plant("k", entry(0));
     let history = History::new();
     history.begin("before", Some("k".into()), Call::Set(entry(0))).end(Reply::Done);
-    let writer = Client::new(store.clone(), "writer", &history);
+    let writer = Recorded::new(store.clone(), "writer", &history);
     sim.spawn("writer", async move {
         writer.remove("k").await.unwrap();
     });
-    let reader = Client::new(store, "reader", &history);
+    let reader = Recorded::new(store, "reader", &history);
     sim.spawn("reader", async move {
         reader.get("k").await.unwrap();
         reader.get("k").await.unwrap();
@@ -467,7 +467,7 @@ fn clear_removes_every_key_of_the_history() {
 #[test]
 fn faults_strike_when_they_are_told_to() {
     let mut sim = Sim::new(Schedule::random(1));
-    let store = Arc::new(Faulty::new(Toy::<str, u64>::new()));
+    let store = Arc::new(Faulty::new(Model::<str, u64>::new()));
     let faults = store.faults();
     let (shared, switches) = (Arc::clone(&store), faults.clone());
     sim.block_on(async move {
@@ -524,7 +524,7 @@ fn faults_strike_when_they_are_told_to() {
 fn a_tier_may_go_down_in_the_middle_of_a_call() {
     let seen = Mutex::new(HashSet::new());
     explore(1, 1000, |sim| {
-        let store = Arc::new(Faulty::new(Toy::<str, u64>::new()));
+        let store = Arc::new(Faulty::new(Model::<str, u64>::new()));
         let faults = store.faults();
         let write = sim.spawn("writer", async move { store.set("a", entry(1)).await.is_ok() });
         sim.spawn("plug", async move { faults.down() });
@@ -539,11 +539,11 @@ proptest! {
     #[test]
     fn a_toy_is_a_register(schedule in schedules(40), polls in 0..12u64, yields in (0..3usize, 0..3usize)) {
         let mut sim = Sim::new(schedule);
-        let store = Arc::new(Faulty::new(Toy::<str, u64>::remote()));
+        let store = Arc::new(Faulty::new(Model::<str, u64>::remote()));
         store.faults().yields(yields.0, yields.1);
         let history = History::new();
         for writer in 0..2 {
-            let client = Client::new(store.clone(), format!("writer {writer}"), &history);
+            let client = Recorded::new(store.clone(), format!("writer {writer}"), &history);
             let task = sim.spawn(format!("writer {writer}"), async move {
                 client.set("k", entry(writer)).await.unwrap();
                 client.remove("k").await.unwrap();
@@ -554,11 +554,11 @@ proptest! {
                 task.cancel_after(polls);
             }
         }
-        let client = Client::new(store.clone(), "reader", &history);
+        let client = Recorded::new(store.clone(), "reader", &history);
         sim.spawn("reader", async move {
             for _ in 0..3 {
                 client.get("k").await.unwrap();
-                client.peek("k");
+                client.peek_with("k", |_| ());
                 client.get_at("k", Timestamp::EPOCH).await.unwrap();
             }
         });

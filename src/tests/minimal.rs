@@ -16,35 +16,10 @@ use crate::entry::Entry;
 use crate::error::Result;
 use crate::ext::StoreExt;
 use crate::memory::{Lru, Memory, Single};
-use crate::store::{SetOutcome, Store};
+use crate::store::Store;
+use crate::testkit::Minimal;
 use crate::tests::ready;
 use crate::time::{ManualClock, Timestamp};
-
-/// Forwards the four required methods, so that all others are the defaults.
-#[derive(Debug)]
-#[must_use = "a store does nothing until it is asked"]
-struct Minimal<S>(S);
-
-impl<S: Store> Store for Minimal<S> {
-    type Key = S::Key;
-    type Value = S::Value;
-
-    fn get(&self, key: &S::Key) -> impl Future<Output = Result<Option<Entry<S::Value>>>> + Send {
-        self.0.get(key)
-    }
-
-    fn set(&self, key: &S::Key, entry: Entry<S::Value>) -> impl Future<Output = Result<SetOutcome>> + Send {
-        self.0.set(key, entry)
-    }
-
-    fn remove(&self, key: &S::Key) -> impl Future<Output = Result<()>> + Send {
-        self.0.remove(key)
-    }
-
-    fn clear(&self) -> impl Future<Output = Result<()>> + Send {
-        self.0.clear()
-    }
-}
 
 /// Whether a stack chooses among several copies by the instant: there `get_at` is more than `get`, and
 /// the two are compared at the instant at which everything is fresh.

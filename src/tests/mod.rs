@@ -6,13 +6,7 @@ mod auto_traits;
 mod cost;
 
 mod bench;
-mod faulty;
-mod gate;
-mod model;
 mod rig;
-mod schedule;
-mod sim;
-mod toy;
 
 mod chain_laws;
 mod chain_outages;

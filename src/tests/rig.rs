@@ -6,17 +6,17 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::faulty::{Fault, Faults, Faulty};
-use super::model::{Client, History, Loss, StoreHistory};
-use super::sim::{Sim, Task};
-use super::toy::Toy;
+use crate::testkit::{Fault, Faults, Faulty};
+use crate::testkit::{Recorded, History, Loss, StoreHistory};
+use crate::testkit::{Sim, Task};
+use crate::testkit::Model;
 use crate::entry::{Entry, Lifetime};
 use crate::error::Operation;
 use crate::store::Store;
 use crate::time::{Clock, ManualClock, Timestamp};
 
 /// A tier of a stack under test.
-pub(crate) type Tier = Arc<Faulty<Toy<str, u64>>>;
+pub(crate) type Tier = Arc<Faulty<Model<str, u64>>>;
 
 /// The keys that clients use.
 pub(crate) const KEYS: [&str; 2] = ["k", "l"];
@@ -59,7 +59,7 @@ pub(crate) struct Rig<S: Store<Key = str, Value = u64>> {
 
 /// Tiers for a stack: the first answers at once, as a memory does.
 pub(crate) fn tiers(count: usize) -> Vec<Tier> {
-    let toy = |index| if index == 0 { Toy::new() } else { Toy::remote() };
+    let toy = |index| if index == 0 { Model::new() } else { Model::remote() };
     (0..count).map(|index| Arc::new(Faulty::new(toy(index)))).collect()
 }
 
@@ -92,8 +92,8 @@ impl<S: Store<Key = str, Value = u64> + 'static> Rig<S> {
         for tier in tiers {
             self.tiers[tier].inner().plant(KEYS[0], entry.clone());
         }
-        let running = self.history.begin("before", Some(KEYS[0].to_owned()), super::model::Call::Set(entry));
-        running.end(super::model::Reply::Done);
+        let running = self.history.begin("before", Some(KEYS[0].to_owned()), crate::testkit::Call::Set(entry));
+        running.end(crate::testkit::Reply::Done);
     }
 
     /// An entry that nobody wrote before, created at an instant of its own.
@@ -105,7 +105,7 @@ impl<S: Store<Key = str, Value = u64> + 'static> Rig<S> {
     /// A client as a task.
     pub(crate) fn client(&self, sim: &mut Sim, name: &str, acts: &[Act]) -> Task<()> {
         let rig = self.share();
-        let (client, acts) = (Client::new(Arc::clone(&self.stack), name, &self.history), acts.to_vec());
+        let (client, acts) = (Recorded::new(Arc::clone(&self.stack), name, &self.history), acts.to_vec());
         sim.spawn(name, async move {
             for act in acts {
                 rig.act(&client, act).await;
@@ -136,15 +136,15 @@ impl<S: Store<Key = str, Value = u64> + 'static> Rig<S> {
         self.history.assert(loss);
     }
 
-    async fn act(&self, client: &Client<Arc<S>, StoreHistory<Arc<S>>>, act: Act) {
+    async fn act(&self, client: &Recorded<Arc<S>, StoreHistory<Arc<S>>>, act: Act) {
         // Whether a call succeeds is the scenario's affair; the history has the reply.
         match act {
             Act::Set(key) => drop(client.set(KEYS[key], self.entry()).await),
             Act::Remove(key) => drop(client.remove(KEYS[key]).await),
             Act::Clear => drop(client.clear().await),
             Act::Get(key) => drop(client.get_at(KEYS[key], self.clock.now()).await),
-            Act::GetMany => client.get_many(&KEYS, self.clock.now()).await,
-            Act::Peek(key) => drop(client.peek(KEYS[key])),
+            Act::GetMany => drop(client.get_many(&KEYS, self.clock.now()).await),
+            Act::Peek(key) => drop(client.peek_with(KEYS[key], |_| ())),
             Act::Forget(tier, key) => {
                 if let Some(tier) = self.tiers.get(tier) {
                     tier.inner().forget(KEYS[key]);

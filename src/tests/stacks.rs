@@ -8,13 +8,13 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::engine_races::{World, act};
-use super::faulty::{Faults, Faulty};
-use super::model::Loss;
+use crate::testkit::{Faults, Faulty};
+use crate::testkit::Loss;
 use super::ready;
 use super::rig::{Rig, planned, wild_act};
-use super::schedule::{Schedule, schedules};
-use super::sim::Sim;
-use super::toy::Toy;
+use crate::testkit::{Schedule, schedules};
+use crate::testkit::Sim;
+use crate::testkit::Model;
 use crate::adapters::{Chain, FreshForAtMost, Null, Sharded};
 use crate::codec::Postcard;
 use crate::dynamic::BoxStore;
@@ -28,7 +28,7 @@ use crate::time::{Clock, ManualClock, Timestamp};
 /// The plan of a stack. Every leaf fails when it is told to.
 #[derive(Clone)]
 enum Plan {
-    Toy,
+    Model,
     Memory(usize),
     Lru(usize),
     Single,
@@ -47,7 +47,7 @@ enum Plan {
 impl fmt::Debug for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Toy => write!(f, "toy"),
+            Self::Model => write!(f, "toy"),
             Self::Memory(max) => write!(f, "memory({max})"),
             Self::Lru(max) => write!(f, "lru({max})"),
             Self::Single => write!(f, "single"),
@@ -89,7 +89,7 @@ impl Plan {
         neighbours: &Neighbours,
     ) -> BoxStore<str, u64> {
         match self {
-            Self::Toy => leaf(Toy::remote(), faults),
+            Self::Model => leaf(Model::remote(), faults),
             Self::Memory(max) => leaf(Memory::new(*max), faults),
             Self::Lru(max) => leaf(Lru::new(*max), faults),
             Self::Single => leaf(Single::new(), faults),
@@ -146,7 +146,7 @@ fn leaf(store: impl Store<Key = str, Value = u64> + 'static, faults: &mut Vec<Fa
 /// Plans of at most four levels. Caps are as short as `shortest`.
 fn plans(shortest: Duration) -> impl Strategy<Value = Plan> {
     let leaf = prop_oneof![
-        2 => Just(Plan::Toy),
+        2 => Just(Plan::Model),
         2 => (0..4usize).prop_map(Plan::Memory),
         1 => (0..4usize).prop_map(Plan::Lru),
         1 => Just(Plan::Single),

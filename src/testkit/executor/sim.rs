@@ -23,7 +23,7 @@ const BUDGET: u64 = 20_000;
 const NEVER: Duration = Duration::from_nanos(u64::MAX / 2);
 
 /// The executor. Dropping it drops every task.
-pub(crate) struct Sim {
+pub struct Sim {
     shared: Arc<Shared>,
     schedule: Schedule,
     last: Option<usize>,
@@ -34,7 +34,7 @@ pub(crate) struct Sim {
 
 impl Sim {
     /// An executor under this schedule, at virtual time zero.
-    pub(crate) fn new(schedule: Schedule) -> Self {
+    pub fn new(schedule: Schedule) -> Self {
         Self {
             shared: Arc::default(),
             schedule,
@@ -46,33 +46,33 @@ impl Sim {
     }
 
     /// Moves `clock` along with virtual time.
-    pub(crate) fn drive(&mut self, clock: &ManualClock) {
+    pub fn drive(&mut self, clock: &ManualClock) {
         self.shared.state.lock().clock = Some(clock.clone());
     }
 
     /// Lets time pass to the next timer also while tasks are runnable, if the schedule says so: a
     /// deadline may then strike in the middle of anything.
-    pub(crate) fn race_time(&mut self) {
+    pub fn race_time(&mut self) {
         self.racing_time = true;
     }
 
     /// Polls that may be taken from now on.
-    pub(crate) fn set_budget(&mut self, polls: u64) {
+    pub fn set_budget(&mut self, polls: u64) {
         self.budget = polls;
     }
 
     /// From now on there is nothing to run detached tasks on, and no timer either, or there is again.
-    pub(crate) fn refuse_tasks(&mut self, refuse: bool) {
+    pub fn refuse_tasks(&mut self, refuse: bool) {
         self.shared.state.lock().refusing = refuse;
     }
 
     /// The [`Runtime`] to give to a cache.
-    pub(crate) fn runtime(&self) -> SimRuntime {
+    pub fn runtime(&self) -> SimRuntime {
         SimRuntime(Arc::downgrade(&self.shared))
     }
 
     /// Adds a task that has to end before [`Sim::run`] succeeds.
-    pub(crate) fn spawn<T: Send + 'static>(
+    pub fn spawn<T: Send + 'static>(
         &mut self,
         name: impl Into<String>,
         future: impl Future<Output = T> + Send + 'static,
@@ -88,7 +88,7 @@ impl Sim {
     }
 
     /// Spawns `future`, runs everything, and returns what it came to.
-    pub(crate) fn block_on<T: Send + 'static>(
+    pub fn block_on<T: Send + 'static>(
         &mut self,
         future: impl Future<Output = T> + Send + 'static,
     ) -> T {
@@ -100,7 +100,7 @@ impl Sim {
     /// Spawns `future`, runs everything while time stands still, and returns what it came to. Other tasks
     /// may go on waiting.
     #[track_caller]
-    pub(crate) fn call<T: Send + 'static>(&mut self, future: impl Future<Output = T> + Send + 'static) -> T {
+    pub fn call<T: Send + 'static>(&mut self, future: impl Future<Output = T> + Send + 'static) -> T {
         let task = self.spawn("call", future);
         self.run_ready();
         task.value()
@@ -112,14 +112,14 @@ impl Sim {
     /// If tasks are left that nobody will wake, the budget of polls is used up, or a task panicked that
     /// was not said to.
     #[track_caller]
-    pub(crate) fn run(&mut self) {
+    pub fn run(&mut self) {
         if let Err(stall) = self.try_run() {
             panic!("{stall}");
         }
     }
 
     /// [`Sim::run`] that hands the failure back.
-    pub(crate) fn try_run(&mut self) -> Result<(), Stall> {
+    pub fn try_run(&mut self) -> Result<(), Stall> {
         loop {
             self.try_run_ready()?;
             self.shared.state.lock().panicked()?;
@@ -134,8 +134,11 @@ impl Sim {
     }
 
     /// Runs until nobody is runnable. Time stands still, and nobody has to end.
+    ///
+    /// # Panics
+    /// If the budget of polls is used up.
     #[track_caller]
-    pub(crate) fn run_ready(&mut self) {
+    pub fn run_ready(&mut self) {
         if let Err(stall) = self.try_run_ready() {
             panic!("{stall}");
         }
@@ -143,7 +146,7 @@ impl Sim {
 
     /// Lets `duration` pass: all that becomes runnable on the way runs at its own instant.
     #[track_caller]
-    pub(crate) fn advance(&mut self, duration: Duration) {
+    pub fn advance(&mut self, duration: Duration) {
         self.run_ready();
         let end = self.now().saturating_add(duration);
         while self.shared.pass_time(end) {
@@ -156,7 +159,7 @@ impl Sim {
     /// [`Sim::run`], then lets time pass until no timer is left. Returns the names of the detached tasks
     /// that are still there: leaked, unless somebody means to wake them.
     #[track_caller]
-    pub(crate) fn settle(&mut self) -> Vec<String> {
+    pub fn settle(&mut self) -> Vec<String> {
         self.run();
         while self.shared.pass_time(NEVER) {
             self.run();
@@ -165,24 +168,24 @@ impl Sim {
     }
 
     /// Virtual time since the beginning.
-    pub(crate) fn now(&self) -> Duration {
+    pub fn now(&self) -> Duration {
         self.shared.state.lock().now
     }
 
     /// The names of the tasks that were polled, in order.
-    pub(crate) fn trace(&self) -> Vec<String> {
+    pub fn trace(&self) -> Vec<String> {
         let state = self.shared.state.lock();
         state.trace.iter().map(|&id| state.tasks[id].name.clone()).collect()
     }
 
     /// The choices that the schedule made; [`Schedule::script`] makes them again.
-    pub(crate) fn choices(&self) -> Vec<u8> {
+    pub fn choices(&self) -> Vec<u8> {
         let meaningful = self.choices.iter().rposition(|&choice| choice != 0).map_or(0, |last| last + 1);
         self.choices[..meaningful].to_vec()
     }
 
     /// What panicked in detached tasks, which nobody holds a handle of.
-    pub(crate) fn detached_panics(&self) -> Vec<String> {
+    pub fn detached_panics(&self) -> Vec<String> {
         let state = self.shared.state.lock();
         let panics = state.tasks.iter().filter(|slot| slot.detached).filter_map(|slot| match &slot.end {
             Some(End::Panicked(message)) => Some(format!("{}: {message}", slot.name)),
@@ -253,7 +256,7 @@ impl fmt::Debug for Sim {
 
 /// Why a simulation got nowhere.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Stall {
+pub enum Stall {
     /// Tasks wait, and nobody is left who would wake them.
     Deadlock {
         /// Their names.
@@ -288,7 +291,7 @@ impl fmt::Display for Stall {
 }
 
 /// A spawned task: what it came to, and the means to drop it in mid-flight.
-pub(crate) struct Task<T> {
+pub struct Task<T> {
     shared: Weak<Shared>,
     id: usize,
     result: Arc<Mutex<Option<T>>>,
@@ -296,32 +299,32 @@ pub(crate) struct Task<T> {
 
 impl<T> Task<T> {
     /// Drops the task once it was polled `polls` times; when exactly is up to the schedule.
-    pub(crate) fn cancel_after(&self, polls: u64) {
+    pub fn cancel_after(&self, polls: u64) {
         self.slot(|slot| slot.cancel_after = Some(polls));
     }
 
     /// Drops the task as soon as the schedule comes to it.
-    pub(crate) fn cancel(&self) {
+    pub fn cancel(&self) {
         self.cancel_after(0);
     }
 
     /// A panic of the task is no failure of the run: the test looks at it.
-    pub(crate) fn may_panic(&self) {
+    pub fn may_panic(&self) {
         self.slot(|slot| slot.may_panic = true);
     }
 
     /// Whether the task ran to its end.
-    pub(crate) fn is_done(&self) -> bool {
+    pub fn is_done(&self) -> bool {
         self.result.lock().is_some()
     }
 
     /// Whether the task was dropped before its end.
-    pub(crate) fn is_cancelled(&self) -> bool {
+    pub fn is_cancelled(&self) -> bool {
         matches!(self.slot(|slot| slot.end.clone()), Some(Some(End::Cancelled)))
     }
 
     /// What the task panicked with.
-    pub(crate) fn panicked(&self) -> Option<String> {
+    pub fn panicked(&self) -> Option<String> {
         match self.slot(|slot| slot.end.clone()).flatten() {
             Some(End::Panicked(message)) => Some(message),
             _ => None,
@@ -333,7 +336,7 @@ impl<T> Task<T> {
     /// # Panics
     /// If it did not end, or its result was taken before.
     #[track_caller]
-    pub(crate) fn value(&self) -> T {
+    pub fn value(&self) -> T {
         match self.result.lock().take() {
             Some(value) => value,
             None => {
@@ -361,7 +364,7 @@ impl<T> fmt::Debug for Task<T> {
 
 /// The executor as a [`Runtime`]: its tasks join the schedule, its timers run on virtual time.
 #[derive(Clone, Debug)]
-pub(crate) struct SimRuntime(Weak<Shared>);
+pub struct SimRuntime(Weak<Shared>);
 
 impl Runtime for SimRuntime {
     fn spawn(&self, task: BoxFuture<'static, ()>) -> Result<(), BoxFuture<'static, ()>> {

@@ -7,7 +7,7 @@ use std::task::{Poll, Waker};
 use crate::sync::Mutex;
 
 /// Lets the others run once.
-pub(crate) async fn yield_now() {
+pub async fn yield_now() {
     let mut yielded = false;
     poll_fn(|cx| {
         if yielded {
@@ -22,11 +22,11 @@ pub(crate) async fn yield_now() {
 
 /// A door that stays open once opened, unless it is shut again.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Gate(Arc<Mutex<(bool, Vec<Waker>)>>);
+pub struct Gate(Arc<Mutex<(bool, Vec<Waker>)>>);
 
 impl Gate {
     /// Lets everybody through from now on.
-    pub(crate) fn open(&self) {
+    pub fn open(&self) {
         let wakers = {
             let mut gate = self.0.lock();
             gate.0 = true;
@@ -36,12 +36,12 @@ impl Gate {
     }
 
     /// Lets nobody through from now on.
-    pub(crate) fn shut(&self) {
+    pub fn shut(&self) {
         self.0.lock().0 = false;
     }
 
     /// Returns when the gate is open.
-    pub(crate) async fn wait(&self) {
+    pub async fn wait(&self) {
         poll_fn(|cx| {
             let mut gate = self.0.lock();
             if gate.0 {

@@ -4,16 +4,11 @@ use std::collections::{BTreeSet, HashSet};
 use std::fmt::{self, Debug, Display};
 use std::sync::Arc;
 
-use crate::entry::Entry;
-use crate::error::Result;
-use crate::key::Key;
-use crate::store::{SetOutcome, Store};
 use crate::sync::Mutex;
-use crate::time::Timestamp;
 
 /// How much a register may forget.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Loss {
+pub enum Loss {
     /// Nothing: a miss must come from a removal.
     Never,
     /// Anything at any moment, for good.
@@ -32,7 +27,7 @@ impl Loss {
 
 /// What a call asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Call<T> {
+pub enum Call<T> {
     /// Reads.
     Get,
     /// Writes this.
@@ -65,7 +60,7 @@ impl<T> Call<T> {
 
 /// What became of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Reply<T> {
+pub enum Reply<T> {
     /// A read saw this.
     Saw(Option<T>),
     /// A write or removal was acknowledged.
@@ -106,7 +101,7 @@ impl<T> Reply<T> {
 
 /// One call, on one key or (`clear`) on all of them. Begin and end count events, not time.
 #[derive(Clone, Debug)]
-pub(crate) struct Event<K, T> {
+pub struct Event<K, T> {
     task: String,
     key: Option<K>,
     call: Call<T>,
@@ -116,7 +111,7 @@ pub(crate) struct Event<K, T> {
 
 /// Calls as they begin and end. Clones write the same history.
 #[derive(Debug)]
-pub(crate) struct History<K, T>(Arc<Mutex<Log<K, T>>>);
+pub struct History<K, T>(Arc<Mutex<Log<K, T>>>);
 
 #[derive(Debug)]
 struct Log<K, T> {
@@ -130,14 +125,20 @@ impl<K, T> Clone for History<K, T> {
     }
 }
 
+impl<K, T> Default for History<K, T> {
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new(Log { events: Vec::new(), ticks: 0 })))
+    }
+}
+
 impl<K: Clone + Ord + Debug, T: Clone + Eq + Debug> History<K, T> {
     /// Nothing happened yet.
-    pub(crate) fn new() -> Self {
-        Self(Arc::new(Mutex::new(Log { events: Vec::new(), ticks: 0 })))
+    pub fn new() -> Self {
+        Self::default()
     }
 
     /// A call begins. Dropping what this returns without [`Running::end`] means that it was cancelled.
-    pub(crate) fn begin(&self, task: &str, key: Option<K>, call: Call<T>) -> Running<K, T> {
+    pub fn begin(&self, task: &str, key: Option<K>, call: Call<T>) -> Running<K, T> {
         let mut log = self.0.lock();
         log.ticks += 1;
         let event = Event { task: task.to_owned(), key, call, begin: log.ticks, end: None };
@@ -146,12 +147,12 @@ impl<K: Clone + Ord + Debug, T: Clone + Eq + Debug> History<K, T> {
     }
 
     /// Every key that was named.
-    pub(crate) fn keys(&self) -> BTreeSet<K> {
+    pub fn keys(&self) -> BTreeSet<K> {
         self.0.lock().events.iter().filter_map(|event| event.key.clone()).collect()
     }
 
     /// Whether a register that begins empty and may forget this much explains the history of each key.
-    pub(crate) fn check(&self, loss: Loss) -> Result<(), Violation> {
+    pub fn check(&self, loss: Loss) -> Result<(), Violation> {
         for key in self.keys() {
             let events = self.of(&key);
             if !Search::new(&events, loss).explains(0, None) {
@@ -161,9 +162,12 @@ impl<K: Clone + Ord + Debug, T: Clone + Eq + Debug> History<K, T> {
         Ok(())
     }
 
-    /// [`History::check`] for a test: panics with the timeline.
+    /// [`History::check`] for a test.
+    ///
+    /// # Panics
+    /// With the timeline, if there is no explanation.
     #[track_caller]
-    pub(crate) fn assert(&self, loss: Loss) {
+    pub fn assert(&self, loss: Loss) {
         if let Err(violation) = self.check(loss) {
             panic!("{violation}");
         }
@@ -181,14 +185,14 @@ impl<K: Clone + Ord + Debug, T: Clone + Eq + Debug> History<K, T> {
 
 /// A call that has not ended.
 #[derive(Debug)]
-pub(crate) struct Running<K, T> {
+pub struct Running<K, T> {
     history: History<K, T>,
     index: usize,
 }
 
 impl<K, T> Running<K, T> {
     /// The call ends with this reply.
-    pub(crate) fn end(self, reply: Reply<T>) {
+    pub fn end(self, reply: Reply<T>) {
         self.record(reply);
     }
 
@@ -208,7 +212,7 @@ impl<K, T> Drop for Running<K, T> {
 
 /// A history that no such register has.
 #[derive(Debug)]
-pub(crate) struct Violation {
+pub struct Violation {
     text: String,
 }
 
@@ -347,95 +351,4 @@ fn timeline<K, T: Debug + Eq>(key: &str, events: &[Event<K, T>], loss: Loss) -> 
     let legend = values.iter().enumerate().map(|(number, value)| format!("{number:4} is {value:?}"));
     let text = [head, format!("     {names}")].into_iter().chain(rows).chain(legend);
     text.collect::<Vec<_>>().join("\n")
-}
-
-/// A store whose calls go into a history under the name of a task.
-#[derive(Clone, Debug)]
-pub(crate) struct Client<S, H> {
-    store: S,
-    task: String,
-    history: H,
-}
-
-/// The history of a store.
-pub(crate) type StoreHistory<S> = History<<<S as Store>::Key as ToOwned>::Owned, Entry<<S as Store>::Value>>;
-
-impl<S> Client<S, StoreHistory<S>>
-where
-    S: Store<Key: Key<Owned: Ord + Debug>, Value: Eq + Debug>,
-{
-    /// Calls `store` as `task`.
-    pub(crate) fn new(store: S, task: impl Into<String>, history: &StoreHistory<S>) -> Self {
-        Self { store, task: task.into(), history: history.clone() }
-    }
-
-    /// A recorded `get`.
-    pub(crate) async fn get(&self, key: &S::Key) -> Result<Option<Entry<S::Value>>> {
-        let running = self.begin(Some(key), Call::Get);
-        let result = self.store.get(key).await;
-        running.end(result.as_ref().map_or(Reply::Failed, |seen| Reply::Saw(seen.clone())));
-        result
-    }
-
-    /// A recorded `get_at`.
-    pub(crate) async fn get_at(&self, key: &S::Key, now: Timestamp) -> Result<Option<Entry<S::Value>>> {
-        let running = self.begin(Some(key), Call::Get);
-        let result = self.store.get_at(key, now).await;
-        running.end(result.as_ref().map_or(Reply::Failed, |seen| Reply::Saw(seen.clone())));
-        result
-    }
-
-    /// A recorded `get_many`.
-    pub(crate) async fn get_many(&self, keys: &[&S::Key], now: Timestamp) {
-        let running: Vec<_> = keys.iter().map(|key| self.begin(Some(key), Call::Get)).collect();
-        let results = self.store.get_many(keys, now).await;
-        for (running, result) in running.into_iter().zip(results) {
-            running.end(result.map_or(Reply::Failed, Reply::Saw));
-        }
-    }
-
-    /// A recorded `peek`; one that does not answer says nothing and is not recorded.
-    pub(crate) fn peek(&self, key: &S::Key) -> Option<Entry<S::Value>> {
-        let seen = self.store.peek_with(key, Entry::clone);
-        if seen.is_some() {
-            self.begin(Some(key), Call::Get).end(Reply::Saw(seen.clone()));
-        }
-        seen
-    }
-
-    /// A recorded `set`.
-    pub(crate) async fn set(&self, key: &S::Key, entry: Entry<S::Value>) -> Result<SetOutcome> {
-        let running = self.begin(Some(key), Call::Set(entry.clone()));
-        let result = self.store.set(key, entry).await;
-        running.end(match result {
-            Ok(SetOutcome::Stored) => Reply::Done,
-            Ok(SetOutcome::Refused(_)) => Reply::Refused,
-            Err(_) => Reply::Failed,
-        });
-        result
-    }
-
-    /// A recorded `remove`.
-    pub(crate) async fn remove(&self, key: &S::Key) -> Result<()> {
-        let running = self.begin(Some(key), Call::Remove);
-        let result = self.store.remove(key).await;
-        running.end(if result.is_ok() { Reply::Done } else { Reply::Failed });
-        result
-    }
-
-    /// A recorded `clear`.
-    pub(crate) async fn clear(&self) -> Result<()> {
-        let running = self.begin(None, Call::Remove);
-        let result = self.store.clear().await;
-        running.end(if result.is_ok() { Reply::Done } else { Reply::Failed });
-        result
-    }
-
-    fn begin(
-        &self,
-        key: Option<&S::Key>,
-        call: Call<Entry<S::Value>>,
-    ) -> Running<<S::Key as ToOwned>::Owned, Entry<S::Value>> {
-        self.history.begin(&self.task, key.map(ToOwned::to_owned), call)
-    }
 }

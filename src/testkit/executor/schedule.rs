@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use super::sim::Sim;
+use crate::testkit::executor::sim::Sim;
 use crate::sync::Mutex;
 
 /// Decides at every step which of the runnable tasks is polled.
@@ -14,7 +14,7 @@ use crate::sync::Mutex;
 /// Choice 0 goes on with the task that ran last, or with the oldest one if that one waits; so a shorter
 /// or smaller list of choices is a schedule with fewer switches.
 #[derive(Debug)]
-pub(crate) struct Schedule(Kind);
+pub struct Schedule(Kind);
 
 #[derive(Debug)]
 enum Kind {
@@ -26,19 +26,19 @@ enum Kind {
 impl Schedule {
     /// These choices, each modulo the number of options; after the last one, no switch that is not
     /// needed.
-    pub(crate) fn script(choices: impl Into<Vec<u8>>) -> Self {
+    pub fn script(choices: impl Into<Vec<u8>>) -> Self {
         Self(Kind::Script { choices: choices.into(), next: 0 })
     }
 
     /// Choices by chance, the same for the same seed. Some seeds switch at every step, others seldom.
-    pub(crate) fn random(seed: u64) -> Self {
+    pub fn random(seed: u64) -> Self {
         let mut state = seed;
         let sticky = [0, 0, 2, 6][usize::try_from(split_mix(&mut state) % 4).unwrap_or(0)];
         Self(Kind::Random { state, sticky })
     }
 
     /// Picks one of `all` options, of which the first `free` do not interrupt anybody.
-    pub(super) fn choose(&mut self, free: usize, all: usize) -> usize {
+    pub(crate) fn choose(&mut self, free: usize, all: usize) -> usize {
         match &mut self.0 {
             Kind::Script { choices, next } => {
                 let choice = choices.get(*next).copied().unwrap_or(0);
@@ -57,31 +57,30 @@ impl Schedule {
 }
 
 /// Schedules that shrink towards fewer switches.
-pub(crate) fn schedules(longest: usize) -> impl Strategy<Value = Schedule> {
+pub fn schedules(longest: usize) -> impl Strategy<Value = Schedule> {
     proptest::collection::vec(prop_oneof![2 => Just(0u8), 3 => 0..8u8], 0..=longest)
         .prop_map(Schedule::script)
 }
 
 /// Runs `scenario` under `count` random schedules.
-pub(crate) fn seeds(count: u64, scenario: impl Fn(&mut Sim)) {
+pub fn seeds(count: u64, scenario: impl Fn(&mut Sim)) {
     for seed in 0..count {
         supervised(Schedule::random(seed), &format!("seed {seed}"), &scenario);
     }
 }
 
 /// Runs `scenario` once under these choices, as a failure prints them.
-#[expect(dead_code, reason = "for whoever looks into a failure: paste the choices that it printed")]
-pub(crate) fn replay(choices: &[u8], scenario: impl Fn(&mut Sim)) {
+pub fn replay(choices: &[u8], scenario: impl Fn(&mut Sim)) {
     supervised(Schedule::script(choices), "replay", &scenario);
 }
 
 /// How much of the space of schedules was seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Explored {
+pub struct Explored {
     /// Schedules that ran.
-    pub(crate) schedules: u64,
+    pub schedules: u64,
     /// Whether these were all there are.
-    pub(crate) complete: bool,
+    pub complete: bool,
 }
 
 impl fmt::Display for Explored {
@@ -92,7 +91,7 @@ impl fmt::Display for Explored {
 
 /// Runs `scenario` under every schedule that interrupts a runnable task at most `preemptions` times, at
 /// most `limit` of them. (Most races need one or two: Musuvathi and Qadeer, PLDI 2007.)
-pub(crate) fn explore(preemptions: usize, limit: u64, scenario: impl Fn(&mut Sim)) -> Explored {
+pub fn explore(preemptions: usize, limit: u64, scenario: impl Fn(&mut Sim)) -> Explored {
     let explorer = Arc::new(Mutex::new(Explorer { path: Vec::new(), depth: 0, preemptions, left: 0 }));
     let mut schedules = 0;
     while schedules < limit {

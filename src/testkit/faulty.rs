@@ -5,7 +5,7 @@ use std::future::Future;
 use std::panic::resume_unwind;
 use std::sync::Arc;
 
-use super::gate::{Gate, yield_now};
+use crate::testkit::executor::{Gate, yield_now};
 use crate::describe::Description;
 use crate::entry::Entry;
 use crate::error::{Error, ErrorKind, Operation, Result};
@@ -15,7 +15,7 @@ use crate::time::Timestamp;
 
 /// What happens to a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fault {
+pub enum Fault {
     /// It fails, and had no effect.
     FailBefore,
     /// It takes effect, and fails all the same: the answer was lost.
@@ -34,26 +34,26 @@ pub(crate) enum Fault {
 /// that each of them can fail; `get_at` counts as a get.
 #[derive(Debug)]
 #[must_use = "a store does nothing until it is asked"]
-pub(crate) struct Faulty<S> {
+pub struct Faulty<S> {
     inner: S,
     faults: Faults,
 }
 
 impl<S: Store> Faulty<S> {
     /// `inner`, with one point to interleave before the effect of each call and one after it.
-    pub(crate) fn new(inner: S) -> Self {
+    pub fn new(inner: S) -> Self {
         let faults = Faults::default();
         faults.yields(1, 1);
         Self { inner, faults }
     }
 
     /// The switches of this store.
-    pub(crate) fn faults(&self) -> Faults {
+    pub fn faults(&self) -> Faults {
         self.faults.clone()
     }
 
     /// The store inside.
-    pub(crate) fn inner(&self) -> &S {
+    pub fn inner(&self) -> &S {
         &self.inner
     }
 
@@ -140,7 +140,7 @@ impl<S: Store> Store for Faulty<S> {
 
 /// The switches of a [`Faulty`]; clones move the same ones.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Faults(Arc<Mutex<Plan>>);
+pub struct Faults(Arc<Mutex<Plan>>);
 
 #[derive(Debug, Default)]
 struct Plan {
@@ -157,42 +157,42 @@ struct Plan {
 
 impl Faults {
     /// How often each call lets the others run, before its effect and after it.
-    pub(crate) fn yields(&self, before: usize, after: usize) {
+    pub fn yields(&self, before: usize, after: usize) {
         let mut plan = self.0.lock();
         (plan.before, plan.after) = (before, after);
     }
 
     /// From now on every call fails without effect.
-    pub(crate) fn down(&self) {
+    pub fn down(&self) {
         self.0.lock().down = true;
     }
 
     /// From now on calls of this kind fail without effect.
-    pub(crate) fn down_for(&self, operation: Operation) {
+    pub fn down_for(&self, operation: Operation) {
         self.0.lock().down_for.push(operation);
     }
 
     /// Ends every outage.
-    pub(crate) fn up(&self) {
+    pub fn up(&self) {
         let mut plan = self.0.lock();
         plan.down = false;
         plan.down_for.clear();
     }
 
     /// Every call of this kind meets this fault.
-    pub(crate) fn always(&self, operation: Operation, fault: Fault) {
+    pub fn always(&self, operation: Operation, fault: Fault) {
         self.0.lock().always.insert(operation, fault);
     }
 
     /// The `nth` call of this kind from now on (0 is the next one) meets this fault.
-    pub(crate) fn on(&self, operation: Operation, nth: u64, fault: Fault) {
+    pub fn on(&self, operation: Operation, nth: u64, fault: Fault) {
         let mut plan = self.0.lock();
         let call = plan.calls.get(&operation).copied().unwrap_or(0) + nth;
         plan.nth.insert((operation, call), fault);
     }
 
     /// Calls behave from now on. Those that hang go on hanging.
-    pub(crate) fn heal(&self) {
+    pub fn heal(&self) {
         self.up();
         let mut plan = self.0.lock();
         plan.always.clear();
@@ -200,17 +200,17 @@ impl Faults {
     }
 
     /// Lets go of every call that hangs, and of those that would.
-    pub(crate) fn release(&self) {
+    pub fn release(&self) {
         self.gate().open();
     }
 
     /// Calls of this kind so far.
-    pub(crate) fn calls(&self, operation: Operation) -> u64 {
+    pub fn calls(&self, operation: Operation) -> u64 {
         self.0.lock().calls.get(&operation).copied().unwrap_or(0)
     }
 
     /// Calls of any kind so far, in the order in which they began.
-    pub(crate) fn log(&self) -> Vec<Operation> {
+    pub fn log(&self) -> Vec<Operation> {
         self.0.lock().log.clone()
     }
 

@@ -13,40 +13,46 @@ use crate::weigh::Weigher;
 
 /// Holds everything, forgets nothing of its own accord, and each call takes effect at one instant.
 #[must_use = "a store does nothing until it is asked"]
-pub(crate) struct Toy<K: ?Sized + ToOwned, V> {
+pub struct Model<K: ?Sized + ToOwned, V> {
     entries: Mutex<HashMap<K::Owned, Entry<V>>>,
     peeks: bool,
     weigher: Option<Weigher<K, V>>,
 }
 
-impl<K: Key + ?Sized, V: Value> Toy<K, V> {
+impl<K: Key + ?Sized, V: Value> Model<K, V> {
     /// An empty one that answers `peek_with`, as a memory tier does.
-    pub(crate) fn new() -> Self {
+    pub fn new() -> Self {
         Self { entries: Mutex::default(), peeks: true, weigher: None }
     }
 
     /// An empty one that has to be waited for, as a remote tier has.
-    pub(crate) fn remote() -> Self {
+    pub fn remote() -> Self {
         Self { peeks: false, ..Self::new() }
     }
 
     /// Forgets the entry of `key` behind everybody's back, as an eviction does.
-    pub(crate) fn forget(&self, key: &K) {
+    pub fn forget(&self, key: &K) {
         self.entries.lock().remove(key);
     }
 
     /// The entry of `key`, past every wrapper.
-    pub(crate) fn held(&self, key: &K) -> Option<Entry<V>> {
+    pub fn held(&self, key: &K) -> Option<Entry<V>> {
         self.entries.lock().get(key).cloned()
     }
 
     /// Puts an entry in place, past every wrapper.
-    pub(crate) fn plant(&self, key: &K, entry: Entry<V>) {
+    pub fn plant(&self, key: &K, entry: Entry<V>) {
         self.entries.lock().insert(key.to_owned(), entry);
     }
 }
 
-impl<K: Key + ?Sized, V: Value> Store for Toy<K, V> {
+impl<K: Key + ?Sized, V: Value> Default for Model<K, V> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<K: Key + ?Sized, V: Value> Store for Model<K, V> {
     type Key = K;
     type Value = V;
 
@@ -89,11 +95,11 @@ impl<K: Key + ?Sized, V: Value> Store for Toy<K, V> {
     }
 
     fn describe(&self) -> Description {
-        Description::new("toy").holding(self.len(), self.weight())
+        Description::new("model").holding(self.len(), self.weight())
     }
 }
 
-impl<K: Key + ?Sized, V: Value> Evict for Toy<K, V> {
+impl<K: Key + ?Sized, V: Value> Evict for Model<K, V> {
     fn weighed_by(mut self, weigher: Weigher<K, V>) -> Self {
         self.weigher = Some(weigher);
         self
@@ -110,8 +116,8 @@ impl<K: Key + ?Sized, V: Value> Evict for Toy<K, V> {
     }
 }
 
-impl<K: Key + ?Sized, V: Value> fmt::Debug for Toy<K, V> {
+impl<K: Key + ?Sized, V: Value> fmt::Debug for Model<K, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Toy").field("len", &self.entries.lock().len()).finish_non_exhaustive()
+        f.debug_struct("Model").field("len", &self.entries.lock().len()).finish_non_exhaustive()
     }
 }

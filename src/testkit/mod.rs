@@ -1,0 +1,17 @@
+//! Any store, any stack, judged by the laws. (Front page to come.)
+
+mod executor;
+mod faulty;
+mod history;
+mod minimal;
+mod model;
+mod recorded;
+
+pub use executor::{
+    Explored, Gate, Schedule, Sim, SimRuntime, Stall, Task, explore, replay, schedules, seeds, yield_now,
+};
+pub use faulty::{Fault, Faults, Faulty};
+pub use history::{Call, Event, History, Loss, Reply, Running, Violation};
+pub use minimal::Minimal;
+pub use model::Model;
+pub use recorded::{Recorded, StoreHistory};
