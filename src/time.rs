@@ -163,6 +163,23 @@ impl fmt::Debug for AnyClock {
     }
 }
 
+/// How long something takes, for reports: never for a decision about an entry.
+#[cfg(any(test, feature = "testkit"))]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stopwatch(std::time::Instant);
+
+#[cfg(any(test, feature = "testkit"))]
+impl Stopwatch {
+    #[expect(clippy::disallowed_methods, reason = "this is the clock")]
+    pub(crate) fn start() -> Self {
+        Self(std::time::Instant::now())
+    }
+
+    pub(crate) fn elapsed(self) -> Duration {
+        self.0.elapsed()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

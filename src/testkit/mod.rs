@@ -5,7 +5,12 @@ mod faulty;
 mod history;
 mod minimal;
 mod model;
+#[cfg(all(feature = "mutants", debug_assertions))]
+#[doc(hidden)]
+pub mod mutants;
 mod recorded;
+mod report;
+mod runner;
 
 pub use executor::{
     Explored, Gate, Schedule, Sim, SimRuntime, Stall, Task, explore, replay, schedules, seeds, yield_now,
@@ -15,3 +20,4 @@ pub use history::{Call, Event, History, Loss, Reply, Running, Violation};
 pub use minimal::Minimal;
 pub use model::Model;
 pub use recorded::{Recorded, StoreHistory};
+pub use report::{Failure, LawReport, Outcome, Report};

@@ -1,0 +1,39 @@
+//! Bugs on purpose, and the law by which the kit must find each of them.
+//!
+//! Only in debug builds with the hidden feature `mutants`. A family is a small healthy implementation with one
+//! switch a bug; a mutant is a line of its list.
+
+use crate::testkit::Report;
+
+/// How a mutant is tried.
+#[derive(Clone, Debug)]
+pub struct Trial {
+    /// Cases a law; the default number of the kit if `None`.
+    pub cases: Option<u32>,
+    /// The seed of the cases.
+    pub seed: u64,
+    /// The one law to run, or all of them.
+    pub only: Option<&'static str>,
+}
+
+/// A bug on purpose.
+pub struct Mutant {
+    /// Its name.
+    pub name: &'static str,
+    /// What is wrong.
+    pub wrong: &'static str,
+    /// The law that must fall.
+    pub law: &'static str,
+    /// The most operations that the shortest history may have.
+    pub steps: usize,
+    /// Runs the kit against it.
+    pub check: Box<dyn Fn(&Trial) -> Report + Send + Sync>,
+}
+
+/// The same code without a bug, which no seed may accuse.
+pub struct Healthy {
+    /// Its name.
+    pub name: &'static str,
+    /// Runs the kit against it.
+    pub check: Box<dyn Fn(&Trial) -> Report + Send + Sync>,
+}
