@@ -17,6 +17,7 @@ pub struct Trial {
 }
 
 /// A bug on purpose.
+#[expect(missing_debug_implementations, reason = "it holds a closure")]
 pub struct Mutant {
     /// Its name.
     pub name: &'static str,
@@ -31,6 +32,7 @@ pub struct Mutant {
 }
 
 /// The same code without a bug, which no seed may accuse.
+#[expect(missing_debug_implementations, reason = "it holds a closure")]
 pub struct Healthy {
     /// Its name.
     pub name: &'static str,
