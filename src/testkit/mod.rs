@@ -1,5 +1,6 @@
 //! Any store, any stack, judged by the laws. (Front page to come.)
 
+mod check;
 mod executor;
 mod faulty;
 mod history;
@@ -11,7 +12,12 @@ pub mod mutants;
 mod recorded;
 mod report;
 mod runner;
+mod sample;
+mod store;
 
+pub use check::{Check, check, check_async, check_with};
+#[doc(hidden)]
+pub use check::{Session, configured};
 pub use executor::{
     Explored, Gate, Schedule, Sim, SimRuntime, Stall, Task, explore, replay, schedules, seeds, yield_now,
 };
@@ -21,3 +27,5 @@ pub use minimal::Minimal;
 pub use model::Model;
 pub use recorded::{Recorded, StoreHistory};
 pub use report::{Failure, LawReport, Outcome, Report};
+pub use sample::{SampleKey, SampleValue, Witness};
+pub use store::{Order, Site};

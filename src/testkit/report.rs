@@ -140,11 +140,16 @@ fn operations(steps: usize) -> String {
     if steps == 1 { "1 operation".to_owned() } else { format!("{steps} operations") }
 }
 
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for failure in self.failures() {
-            writeln!(f, "{}: {failure}", self.name)?;
-        }
+impl Report {
+    /// The notes and the table, without the failures.
+    pub(crate) fn table(&self) -> String {
+        let mut text = String::new();
+        // Writing into a string does not fail.
+        let _ = self.write_table(&mut text);
+        text
+    }
+
+    fn write_table(&self, f: &mut impl fmt::Write) -> fmt::Result {
         for note in &self.notes {
             writeln!(f, "{}: note: {note}", self.name)?;
         }
@@ -174,5 +179,14 @@ impl fmt::Display for Report {
             }
         }
         write!(f, "{}: {kept} laws kept, {broken} broken, {skipped} skipped", self.name)
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for failure in self.failures() {
+            writeln!(f, "{}: {failure}", self.name)?;
+        }
+        self.write_table(f)
     }
 }

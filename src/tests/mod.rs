@@ -10,6 +10,7 @@ mod rig;
 
 mod chain_laws;
 mod chain_outages;
+mod conformance;
 mod engine_bounds;
 mod engine_laws;
 mod engine_races;

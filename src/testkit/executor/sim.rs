@@ -88,10 +88,7 @@ impl Sim {
     }
 
     /// Spawns `future`, runs everything, and returns what it came to.
-    pub fn block_on<T: Send + 'static>(
-        &mut self,
-        future: impl Future<Output = T> + Send + 'static,
-    ) -> T {
+    pub fn block_on<T: Send + 'static>(&mut self, future: impl Future<Output = T> + Send + 'static) -> T {
         let task = self.spawn("main", future);
         self.run();
         task.value()
@@ -329,6 +326,11 @@ impl<T> Task<T> {
             Some(End::Panicked(message)) => Some(message),
             _ => None,
         }
+    }
+
+    /// What the task came to, if it ran to its end and nobody took it before.
+    pub fn take(&self) -> Option<T> {
+        self.result.lock().take()
     }
 
     /// What the task came to.

@@ -1,0 +1,383 @@
+//! What a case does to a store: plain data, so that it can be drawn, shrunk and written down.
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use crate::entry::Lifetime;
+use crate::testkit::runner::Case;
+use crate::time::Timestamp;
+
+/// Where every case begins: the first second of the year 2100. A store that asks the system's clock in place
+/// of the given one then loses nothing by it, as its entries are of the future.
+pub(crate) const BASE: u64 = 4_102_444_800_000_000_000;
+
+/// The store that a case is about.
+pub(crate) const OWN: u8 = 0;
+/// A store of the same kind that has nothing to do with it.
+pub(crate) const NEIGHBOUR: u8 = 1;
+/// A second client of the same store.
+pub(crate) const SECOND: u8 = 2;
+
+/// Tasks over one store, the schedule under which they run, and a task that is dropped.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Plan {
+    pub(crate) tasks: Vec<Vec<Step>>,
+    /// Choices of the schedule; none is a switch only where one is needed.
+    pub(crate) schedule: Vec<u8>,
+    /// A task, and after how many polls it is dropped.
+    pub(crate) cancel: Option<(u8, u8)>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Step {
+    /// [`OWN`], [`NEIGHBOUR`] or [`SECOND`].
+    pub(crate) on: u8,
+    pub(crate) op: Op,
+}
+
+/// One operation. Keys are places in the corpus.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Op {
+    Set(Draft),
+    Get(u8),
+    GetAt(u8, u8),
+    Peek(u8),
+    Remove(u8),
+    Clear,
+    GetMany(Vec<u8>),
+    SetMany(Vec<Draft>),
+    RemoveMany(Vec<u8>),
+    Flush,
+    Len,
+    Weight,
+    /// Sets this many numbered keys, one by one.
+    Fill(u16),
+    /// Reads as many, and counts the hits.
+    Count(u16),
+    /// Removes as many, in bulk.
+    Drain(u16),
+    /// Time passes, by a step of [`STRIDES`].
+    Advance(u8),
+    /// The store is dropped and opened again.
+    Reopen,
+    /// What it stands on goes away, or is back.
+    Outage(bool),
+    /// Stored bytes of a key are changed.
+    Damage(u8, Damage),
+    /// Gives up a victim.
+    Evict,
+    /// Removes a range of keys, whose prefix is a key of the corpus.
+    ClearPrefix(u8),
+}
+
+/// How stored bytes are changed. Places are fractions of the length, in 65,536ths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Damage {
+    Flip(u16, u8),
+    Cut(u16),
+    Extend(u8),
+    /// The bytes of another key in place of its own.
+    Swap(u8),
+    Empty,
+    Zeroes,
+    Noise(u16),
+}
+
+/// An entry in the making. Its value is the number of its place in the plan.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Draft {
+    pub(crate) key: u8,
+    /// Places in [`INSTANTS`].
+    pub(crate) life: [u8; 4],
+    /// A place in [`LABELS`], one up.
+    pub(crate) version: u8,
+    pub(crate) tags: Vec<u8>,
+    /// The length of the value, one up; 0 is whatever the type has.
+    pub(crate) size: u32,
+}
+
+const HOUR: u64 = 3_600_000_000_000;
+
+/// Instants that a format may cut, shift or take for each other. The first four are long after the base and in
+/// order, so that an entry that shrank to the least lives through every case.
+pub(crate) const INSTANTS: [u64; 20] = [
+    BASE,
+    BASE + HOUR,
+    BASE + 2 * HOUR,
+    BASE + 3 * HOUR,
+    0,
+    1,
+    999,
+    1_000_000,
+    4_294_967_295,
+    4_294_967_296,
+    // The last second of 32 bits, and one after it.
+    4_294_967_295_999_999_999,
+    4_294_967_296_000_000_001,
+    BASE - HOUR,
+    BASE - 1,
+    BASE + 1,
+    BASE + 1_000,
+    BASE + 1_000_000_001,
+    i64::MAX as u64 + 1,
+    u64::MAX - 1,
+    u64::MAX,
+];
+
+/// How far time goes at once: to the deadlines of [`INSTANTS`], just past them, and far beyond.
+pub(crate) const STRIDES: [u64; 6] = [1, HOUR, HOUR + 1, 2 * HOUR, 3 * HOUR + 1, 1_000 * HOUR];
+
+/// Versions and tags that a format may mix up.
+pub(crate) const LABELS: [&str; 12] =
+    ["a", "b", "", "ab", "a,b", "a:b", "A", "\0", "ü", "u\u{308}", "*[a]", "\"v1\""];
+
+impl Step {
+    pub(crate) const fn own(op: Op) -> Self {
+        Self { on: OWN, op }
+    }
+}
+
+impl Draft {
+    /// An entry of `key` that outlives every case.
+    pub(crate) fn lasting(key: u8) -> Self {
+        Self { key, life: [0, 1, 2, 3], ..Self::default() }
+    }
+
+    pub(crate) fn lifetime(&self) -> Lifetime {
+        let mut instants = self.life.map(|place| INSTANTS[usize::from(place) % INSTANTS.len()]);
+        instants.sort_unstable();
+        let [created_at, fresh, stale, keep] = instants.map(Timestamp::from_nanos);
+        Lifetime::new(created_at, fresh, stale, keep)
+    }
+
+    pub(crate) fn version(&self) -> Option<&'static str> {
+        let place = usize::from(self.version).checked_sub(1)?;
+        Some(LABELS[place % LABELS.len()])
+    }
+
+    pub(crate) fn tags(&self) -> Vec<&'static str> {
+        self.tags.iter().map(|&place| LABELS[usize::from(place) % LABELS.len()]).collect()
+    }
+
+    pub(crate) fn size(&self) -> Option<usize> {
+        usize::try_from(self.size.checked_sub(1)?).ok()
+    }
+
+    fn simpler(&self) -> Vec<Self> {
+        let plain = Self::lasting(self.key);
+        let mut all = vec![
+            plain.clone(),
+            Self { life: plain.life, ..self.clone() },
+            Self { version: 0, ..self.clone() },
+            Self { tags: Vec::new(), ..self.clone() },
+            Self { size: 0, ..self.clone() },
+            Self { key: 0, ..self.clone() },
+            Self { size: self.size / 2, ..self.clone() },
+        ];
+        for index in 0..self.tags.len() {
+            let mut fewer = self.clone();
+            fewer.tags.remove(index);
+            all.push(fewer);
+        }
+        all.retain(|draft| draft != self);
+        all
+    }
+}
+
+pub(crate) fn stride(place: u8) -> Duration {
+    Duration::from_nanos(STRIDES[usize::from(place) % STRIDES.len()])
+}
+
+impl Op {
+    /// The drafts of this operation, in order.
+    pub(crate) fn drafts(&self) -> &[Draft] {
+        match self {
+            Self::Set(draft) => std::slice::from_ref(draft),
+            Self::SetMany(drafts) => drafts,
+            _ => &[],
+        }
+    }
+
+    /// The keys that this operation names, one an answer.
+    pub(crate) fn keys(&self) -> Vec<u8> {
+        match self {
+            Self::Set(draft) => vec![draft.key],
+            Self::Get(key) | Self::GetAt(key, _) | Self::Peek(key) | Self::Remove(key) => vec![*key],
+            Self::GetMany(keys) | Self::RemoveMany(keys) => keys.clone(),
+            Self::SetMany(drafts) => drafts.iter().map(|draft| draft.key).collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    fn simpler(&self) -> Vec<Self> {
+        match self {
+            Self::Set(draft) => draft.simpler().into_iter().map(Self::Set).collect(),
+            Self::GetAt(key, at) => {
+                let earlier = (*at > 0).then_some(Self::GetAt(*key, 0));
+                std::iter::once(Self::Get(*key)).chain(earlier).collect()
+            }
+            Self::Get(key) if *key > 0 => vec![Self::Get(0)],
+            Self::Peek(key) if *key > 0 => vec![Self::Peek(0)],
+            Self::Remove(key) if *key > 0 => vec![Self::Remove(0)],
+            Self::GetMany(keys) => {
+                let single = keys.iter().map(|&key| Self::Get(key));
+                single.chain(fewer(keys).into_iter().map(Self::GetMany)).collect()
+            }
+            Self::RemoveMany(keys) => {
+                let single = keys.iter().map(|&key| Self::Remove(key));
+                single.chain(fewer(keys).into_iter().map(Self::RemoveMany)).collect()
+            }
+            Self::SetMany(drafts) => {
+                let single = drafts.iter().cloned().map(Self::Set);
+                let plain = drafts.iter().map(|draft| Draft::lasting(draft.key)).collect::<Vec<_>>();
+                let plain = (plain != *drafts).then_some(Self::SetMany(plain));
+                single.chain(plain).chain(fewer(drafts).into_iter().map(Self::SetMany)).collect()
+            }
+            Self::Fill(count) => halves(*count).map(Self::Fill).collect(),
+            Self::Count(count) => halves(*count).map(Self::Count).collect(),
+            Self::Drain(count) => halves(*count).map(Self::Drain).collect(),
+            Self::Advance(place) if *place > 0 => vec![Self::Advance(0), Self::Advance(place - 1)],
+            _ => Vec::new(),
+        }
+    }
+}
+
+/// The list without one of its items, for each of them.
+pub(crate) fn fewer<T: Clone>(items: &[T]) -> Vec<Vec<T>> {
+    let without =
+        |index| items.iter().enumerate().filter(move |(at, _)| *at != index).map(|(_, item)| item.clone());
+    (0..items.len()).map(|index| without(index).collect()).collect()
+}
+
+fn halves(count: u16) -> impl Iterator<Item = u16> {
+    [count / 2, count.saturating_sub(1)].into_iter().filter(move |&less| less > 0 && less < count)
+}
+
+impl Case for Plan {
+    fn simpler(&self) -> Vec<Self> {
+        let mut all = Vec::new();
+        if self.cancel.is_some() {
+            all.push(Self { cancel: None, ..self.clone() });
+        }
+        if !self.schedule.is_empty() {
+            all.push(Self { schedule: Vec::new(), ..self.clone() });
+            all.push(Self { schedule: self.schedule[..self.schedule.len() / 2].to_vec(), ..self.clone() });
+        }
+        if self.tasks.len() > 1 {
+            all.extend(fewer(&self.tasks).into_iter().map(|tasks| Self { tasks, ..self.clone() }));
+        }
+        for (task, steps) in self.tasks.iter().enumerate() {
+            let with = |steps: Vec<Step>| {
+                let mut plan = self.clone();
+                plan.tasks[task] = steps;
+                plan
+            };
+            if steps.len() > 3 {
+                all.push(with(steps[..steps.len() / 2].to_vec()));
+                all.push(with(steps[steps.len() / 2..].to_vec()));
+            }
+            all.extend(fewer(steps).into_iter().map(with));
+            // Two at once: what was set and is removed again.
+            if steps.len() <= 12 {
+                for first in 0..steps.len() {
+                    for second in first + 1..steps.len() {
+                        let rest = steps.iter().enumerate().filter(|(at, _)| *at != first && *at != second);
+                        all.push(with(rest.map(|(_, step)| step.clone()).collect()));
+                    }
+                }
+            }
+        }
+        for (task, steps) in self.tasks.iter().enumerate() {
+            for (index, step) in steps.iter().enumerate() {
+                let with = |on, op| {
+                    let mut plan = self.clone();
+                    plan.tasks[task][index] = Step { on, op };
+                    plan
+                };
+                all.extend(step.op.simpler().into_iter().map(|op| with(step.on, op)));
+            }
+        }
+        for index in 0..self.schedule.len() {
+            if self.schedule[index] > 0 {
+                let mut plan = self.clone();
+                plan.schedule[index] -= 1;
+                all.push(plan);
+            }
+        }
+        if let Some((task, polls)) = self.cancel
+            && polls > 0
+        {
+            all.push(Self { cancel: Some((task, polls - 1)), ..self.clone() });
+        }
+        all
+    }
+
+    fn steps(&self) -> usize {
+        self.tasks.iter().map(Vec::len).sum()
+    }
+}
+
+/// Plans of one task.
+pub(crate) fn sequence(
+    op: impl Strategy<Value = Op> + 'static,
+    longest: usize,
+) -> impl Strategy<Value = Plan> {
+    proptest::collection::vec(op.prop_map(Step::own), 1..=longest)
+        .prop_map(|steps| Plan { tasks: vec![steps], ..Plan::default() })
+}
+
+/// One plan of one task.
+pub(crate) fn fixed(ops: impl IntoIterator<Item = Op>) -> Plan {
+    Plan { tasks: vec![ops.into_iter().map(Step::own).collect()], ..Plan::default() }
+}
+
+/// Any entry of one of the first `keys` keys.
+pub(crate) fn drafts(keys: u8) -> impl Strategy<Value = Draft> {
+    let place = || prop_oneof![2 => 0..4u8, 3 => 0..u8::try_from(INSTANTS.len()).unwrap_or(1)];
+    let label = 0..u8::try_from(LABELS.len()).unwrap_or(1);
+    let tags = prop_oneof![2 => Just(Vec::new()), 3 => proptest::collection::vec(label.clone(), 0..5)];
+    let version = prop_oneof![2 => Just(0), 1 => label.prop_map(|label| label + 1)];
+    (0..keys, [place(), place(), place(), place()], version, tags)
+        .prop_map(|(key, life, version, tags)| Draft { key, life, version, tags, size: 0 })
+}
+
+/// An entry that outlives the case, with some labels.
+pub(crate) fn lasting_drafts(keys: u8) -> impl Strategy<Value = Draft> {
+    let tags = prop_oneof![2 => Just(Vec::new()), 1 => proptest::collection::vec(0..3u8, 1..3)];
+    (0..keys, tags).prop_map(|(key, tags)| Draft { tags, ..Draft::lasting(key) })
+}
+
+/// Single calls on the first `keys` keys, all of which outlive the case.
+pub(crate) fn single_ops(keys: u8) -> impl Strategy<Value = Op> {
+    prop_oneof![
+        5 => lasting_drafts(keys).prop_map(Op::Set),
+        3 => (0..keys).prop_map(Op::Get),
+        1 => (0..keys, 0..6u8).prop_map(|(key, at)| Op::GetAt(key, at)),
+        2 => (0..keys).prop_map(Op::Peek),
+        3 => (0..keys).prop_map(Op::Remove),
+        1 => Just(Op::Clear),
+    ]
+}
+
+/// The same, and bulk calls.
+pub(crate) fn ops(keys: u8) -> impl Strategy<Value = Op> {
+    prop_oneof![
+        6 => single_ops(keys),
+        1 => proptest::collection::vec(0..keys, 0..4).prop_map(Op::GetMany),
+        1 => proptest::collection::vec(lasting_drafts(keys), 0..4).prop_map(Op::SetMany),
+        1 => proptest::collection::vec(0..keys, 0..4).prop_map(Op::RemoveMany),
+        1 => Just(Op::Flush),
+    ]
+}
+
+/// Several tasks at once, perhaps one of them dropped.
+pub(crate) fn race(keys: u8, cancels: bool) -> impl Strategy<Value = Plan> {
+    let tasks =
+        proptest::collection::vec(proptest::collection::vec(ops(keys).prop_map(Step::own), 1..5), 2..4);
+    let schedule = proptest::collection::vec(prop_oneof![2 => Just(0u8), 3 => 0..6u8], 0..40);
+    let cancel =
+        if cancels { proptest::option::weighted(0.9, (0..3u8, 0..12u8)).boxed() } else { Just(None).boxed() };
+    (tasks, schedule, cancel).prop_map(|(tasks, schedule, cancel)| Plan { tasks, schedule, cancel })
+}
