@@ -320,7 +320,7 @@ where
     pub(crate) fn notes(&self) -> Vec<String> {
         let lab = self.lab("notes");
         let probe =
-            fixed([Op::Set(Draft::lasting(0)), Op::Peek(0), Op::Len, Op::Weight, Op::Advance(4), Op::Get(0)]);
+            fixed([Op::Set(Draft::lasting(0)), Op::Peek(0), Op::Len, Op::Weight, Op::Advance(6), Op::Get(0)]);
         let guarded = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| lab.run(&probe)));
         let Ok(trace) = guarded else { return Vec::new() };
         let answer =

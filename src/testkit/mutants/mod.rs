@@ -3,6 +3,10 @@
 //! Only in debug builds with the hidden feature `mutants`. A family is a small healthy implementation with one
 //! switch a bug; a mutant is a line of its list.
 
+mod shelf;
+#[cfg(test)]
+mod tests;
+
 use crate::testkit::Report;
 
 /// How a mutant is tried.
@@ -38,4 +42,14 @@ pub struct Healthy {
     pub name: &'static str,
     /// Runs the kit against it.
     pub check: Box<dyn Fn(&Trial) -> Report + Send + Sync>,
+}
+
+/// Every mutant of every family.
+pub fn all() -> Vec<Mutant> {
+    [shelf::mutants()].into_iter().flatten().collect()
+}
+
+/// The healthy form of every family.
+pub fn healthy() -> Vec<Healthy> {
+    [shelf::healthy()].into_iter().flatten().collect()
 }

@@ -122,16 +122,10 @@ impl Lab {
             }
         });
         let end = panicked.lock().take().map_or(End::Returned, End::Panicked);
-        let last = stage.tasks.len();
-        if end == End::Returned {
-            // What is left is read once more, when all is quiet.
-            let late: Vec<Step> =
-                (0..2).map(|key| Step::own(crate::testkit::store::plan::Op::Get(key))).collect();
-            let plan = Plan { tasks: vec![late], ..Plan::default() };
-            let reading = stage.clone_for(&plan, last).task(&plan, 0);
-            if let Err(end) = self.block_on(reading) {
-                return stage.trace(end);
-            }
+        if end == End::Returned
+            && let Err(end) = self.block_on(stage.aftermath(false))
+        {
+            return stage.trace(end);
         }
         stage.trace(end)
     }
@@ -154,9 +148,8 @@ impl Lab {
         if let Err(stall) = sim.try_run() {
             return stage.stuck(stall);
         }
-        if plan.cancel.is_some() {
-            // Whoever was dropped leaves a store that works.
-            sim.spawn("aftermath", stage.aftermath());
+        if plan.tasks.len() > 1 || plan.cancel.is_some() {
+            sim.spawn("aftermath", stage.aftermath(plan.cancel.is_some()));
             if let Err(stall) = sim.try_run() {
                 return stage.stuck(stall);
             }
@@ -170,7 +163,8 @@ impl Lab {
         let tasks: Vec<_> = (0..plan.tasks.len())
             .map(|task| Cancelled { future: Some(stage.task(plan, task)), polls: plan.cancelled(task) })
             .collect();
-        let aftermath = plan.cancel.is_some().then(|| stage.aftermath());
+        let late = plan.tasks.len() > 1 || plan.cancel.is_some();
+        let aftermath = late.then(|| stage.aftermath(plan.cancel.is_some()));
         let _guard = runtime.enter();
         let outcome = runtime.block_on(async {
             tokio_timeout(limit, async {
@@ -238,16 +232,6 @@ impl Stage {
         Self { world, log: Arc::default(), numbers: numbers(plan), tasks }
     }
 
-    /// Goes on over the same stores and in the same log, with a plan whose only task has this name.
-    fn clone_for(&self, plan: &Plan, name: usize) -> Self {
-        Self {
-            world: Arc::clone(&self.world),
-            log: Arc::clone(&self.log),
-            numbers: numbers(plan),
-            tasks: vec![name],
-        }
-    }
-
     fn opening(&self, plan: &Plan) -> BoxFuture<'static, ()> {
         let mut on: Vec<u8> = plan.tasks.iter().flatten().map(|step| step.on).chain([OWN]).collect();
         on.sort_unstable();
@@ -269,23 +253,19 @@ impl Stage {
         })
     }
 
-    /// After a task was dropped: every key can be written, read and removed.
-    fn aftermath(&self) -> BoxFuture<'static, ()> {
+    /// When all is quiet: what is left is read, and where a task was dropped, each key can be written, read and
+    /// removed. No step of the plan, and none that a reader has to count.
+    fn aftermath(&self, writes: bool) -> BoxFuture<'static, ()> {
         use crate::testkit::store::plan::{Draft, Op};
         let name = self.tasks.len();
         let (world, log) = (Arc::clone(&self.world), Arc::clone(&self.log));
         let base = self.numbers.iter().flatten().max().map_or(0, |last| last + 100);
         Box::pin(async move {
             for key in 0..2u8 {
-                let ops = [
-                    Op::Get(key),
-                    Op::Get(key),
-                    Op::Set(Draft::lasting(key)),
-                    Op::Get(key),
-                    Op::Remove(key),
-                    Op::Get(key),
-                ];
-                for op in ops {
+                let lasting = Op::Set(Draft::lasting(key));
+                let ops = [Op::Get(key), Op::Get(key), lasting, Op::Get(key), Op::Remove(key), Op::Get(key)];
+                let count = if writes { ops.len() } else { 2 };
+                for op in ops.into_iter().take(count) {
                     let (step, first) = (Step::own(op), base + u32::from(key));
                     let running = Running::begin(&log, name, &step, first, world.now());
                     let answers = world.perform(step.on, &step.op, first).await;
@@ -324,7 +304,7 @@ impl Running {
             begin: held.ticks,
             end: None,
             now,
-            dropped: false,
+            dropped: None,
         };
         held.events.push(event);
         Self { log: Arc::clone(log), index: held.events.len() - 1 }
@@ -342,8 +322,12 @@ impl Drop for Running {
     fn drop(&mut self) {
         let mut log = self.log.lock();
         let frozen = log.frozen;
-        let event = &mut log.events[self.index];
-        event.dropped = event.end.is_none() && !frozen;
+        let event = &log.events[self.index];
+        if event.end.is_none() && !frozen {
+            log.ticks += 1;
+            let tick = log.ticks;
+            log.events[self.index].dropped = Some(tick);
+        }
     }
 }
 

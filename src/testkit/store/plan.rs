@@ -127,7 +127,8 @@ pub(crate) const INSTANTS: [u64; 20] = [
 ];
 
 /// How far time goes at once: to the deadlines of [`INSTANTS`], just past them, and far beyond.
-pub(crate) const STRIDES: [u64; 6] = [1, HOUR, HOUR + 1, 2 * HOUR, 3 * HOUR + 1, 1_000 * HOUR];
+pub(crate) const STRIDES: [u64; 8] =
+    [1, HOUR, HOUR + 1, 2 * HOUR, 2 * HOUR + 1, 3 * HOUR, 3 * HOUR + 1, 1_000 * HOUR];
 
 /// Versions and tags that a format may mix up.
 pub(crate) const LABELS: [&str; 12] =
@@ -238,7 +239,7 @@ impl Op {
             Self::Fill(count) => halves(*count).map(Self::Fill).collect(),
             Self::Count(count) => halves(*count).map(Self::Count).collect(),
             Self::Drain(count) => halves(*count).map(Self::Drain).collect(),
-            Self::Advance(place) if *place > 0 => vec![Self::Advance(0), Self::Advance(place - 1)],
+            Self::Advance(place) => (0..*place).map(Self::Advance).collect(),
             _ => Vec::new(),
         }
     }
@@ -249,6 +250,21 @@ pub(crate) fn fewer<T: Clone>(items: &[T]) -> Vec<Vec<T>> {
     let without =
         |index| items.iter().enumerate().filter(move |(at, _)| *at != index).map(|(_, item)| item.clone());
     (0..items.len()).map(|index| without(index).collect()).collect()
+}
+
+/// Two steps of time as one of any length, at the place of the later one.
+fn in_one_stride(steps: &[Step]) -> Vec<Vec<Step>> {
+    let moves: Vec<usize> = (0..steps.len()).filter(|&at| matches!(steps[at].op, Op::Advance(_))).collect();
+    let mut all = Vec::new();
+    for pair in moves.windows(2) {
+        for place in 0..u8::try_from(STRIDES.len()).unwrap_or(0) {
+            let mut merged = steps.to_vec();
+            merged[pair[1]] = Step::own(Op::Advance(place));
+            merged.remove(pair[0]);
+            all.push(merged);
+        }
+    }
+    all
 }
 
 fn halves(count: u16) -> impl Iterator<Item = u16> {
@@ -290,6 +306,11 @@ impl Case for Plan {
             }
         }
         for (task, steps) in self.tasks.iter().enumerate() {
+            all.extend(in_one_stride(steps).into_iter().map(|steps| {
+                let mut plan = self.clone();
+                plan.tasks[task] = steps;
+                plan
+            }));
             for (index, step) in steps.iter().enumerate() {
                 let with = |on, op| {
                     let mut plan = self.clone();

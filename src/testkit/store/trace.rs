@@ -50,8 +50,8 @@ pub(crate) struct Event {
     pub(crate) end: Option<(u64, Vec<One>)>,
     /// The clock when it began.
     pub(crate) now: Timestamp,
-    /// What it would have been, had it not been dropped or stuck.
-    pub(crate) dropped: bool,
+    /// When it was dropped before its end.
+    pub(crate) dropped: Option<u64>,
 }
 
 /// How the plan as a whole ended.
@@ -177,7 +177,7 @@ impl Trace {
         let mut ticks: BTreeMap<u64, (usize, bool)> = BTreeMap::new();
         for (index, event) in self.events.iter().enumerate() {
             ticks.insert(event.begin, (index, true));
-            if let Some((end, _)) = event.end {
+            if let Some(end) = event.end.as_ref().map(|(end, _)| *end).or(event.dropped) {
                 ticks.insert(end, (index, false));
             }
         }
@@ -190,6 +190,7 @@ impl Trace {
                 let begin = |(key, call)| history.begin(&task, Some(key), call);
                 running.insert(index, calls.into_iter().map(begin).collect());
             } else {
+                // Without replies it was dropped, and so is what stands for it.
                 let replies = event.replies(&keys);
                 for (call, reply) in running.remove(&index).unwrap_or_default().into_iter().zip(replies) {
                     call.end(reply);
@@ -274,8 +275,9 @@ impl Trace {
                     lines.push((event.begin, event.task, format!("{call} ..")));
                     lines.push((*end, event.task, format!(".. {}", told(answers))));
                 }
-                None if event.dropped => {
-                    lines.push((event.begin, event.task, format!("{call} .. dropped")));
+                None if event.dropped.is_some() => {
+                    lines.push((event.begin, event.task, format!("{call} ..")));
+                    lines.push((event.dropped.unwrap_or(0), event.task, ".. dropped".to_owned()));
                 }
                 None => lines.push((event.begin, event.task, format!("{call} .. no end"))),
             }
@@ -381,6 +383,9 @@ impl Event {
             // A peek that does not answer says nothing.
             One::Failed(..) | One::Shown(None) => Reply::Failed,
         };
+        if self.end.is_none() {
+            return Vec::new();
+        }
         if self.op == Op::Clear {
             let own = place(self.on);
             let count = keys.iter().filter(|(on, _)| *on == own).count();

@@ -42,7 +42,7 @@ pub(super) fn laws() -> Vec<Law> {
             "s2_age_hides_nothing",
             "a store that drops what is stale takes stale-while-revalidate and stale-on-error away from the engine",
             movable,
-            |facts| ages(facts.fitting(KEYS), 3).boxed(),
+            |facts| ages(facts.fitting(KEYS), 5).boxed(),
             |lab, plan| {
                 let trace = calm(lab, plan)?;
                 as_a_map(lab, &trace, KEYS)
@@ -99,7 +99,7 @@ pub(super) fn laws() -> Vec<Law> {
             "a lifetime in the server that ends early turns stale-on-error into an outage; one that never ends \
              fills the server",
             movable,
-            |facts| ages(facts.fitting(KEYS), 6).boxed(),
+            |facts| ages(facts.fitting(KEYS), 8).boxed(),
             |lab, plan| {
                 let trace = calm(lab, plan)?;
                 as_a_map(lab, &trace, KEYS)?;
@@ -121,11 +121,15 @@ fn fidelity(keys: u8) -> impl Strategy<Value = Plan> {
             2 => Op::GetMany(vec![key]),
             _ => Op::Peek(key),
         };
-        [Op::Set(draft), read]
+        vec![Op::Set(draft), read]
+    });
+    let twice = drafts(keys).prop_map(|draft| {
+        let key = draft.key;
+        vec![Op::Set(draft), Op::Get(key), Op::Get(key)]
     });
     let bulk = (proptest::collection::vec(drafts(keys), 1..4), 0..keys)
-        .prop_map(|(drafts, key)| [Op::SetMany(drafts), Op::Get(key)]);
-    proptest::collection::vec(prop_oneof![4 => round, 1 => bulk], 1..5).prop_map(|rounds| Plan {
+        .prop_map(|(drafts, key)| vec![Op::SetMany(drafts), Op::Get(key)]);
+    proptest::collection::vec(prop_oneof![4 => round, 1 => twice, 1 => bulk], 1..5).prop_map(|rounds| Plan {
         tasks: vec![rounds.into_iter().flatten().map(Step::own).collect()],
         ..Plan::default()
     })

@@ -146,7 +146,18 @@ fn neighbours(keys: u8) -> impl Strategy<Value = Plan> {
 fn some_keys(facts: &Facts, most: u8) -> impl Strategy<Value = Vec<u8>> + use<> {
     let known = u8::try_from(facts.keys).unwrap_or(u8::MAX);
     let most = usize::from(facts.fitting(most));
-    proptest::collection::btree_set(0..known, 1..=most).prop_map(|keys| keys.into_iter().collect())
+    let some = proptest::collection::btree_set(0..known, 1..=most);
+    // Those that stand beside each other in a corpus are alike; and many are like the first.
+    let alike = (0..known, 1..=most).prop_map(move |(first, count)| {
+        let last = usize::from(first) + count;
+        (first..u8::try_from(last).unwrap_or(u8::MAX).min(known)).collect()
+    });
+    (prop_oneof![2 => some, 2 => alike], any::<bool>()).prop_map(move |(mut keys, with_first)| {
+        if with_first && keys.len() < most {
+            keys.insert(0);
+        }
+        keys.into_iter().collect()
+    })
 }
 
 fn hostile(facts: &Facts) -> impl Strategy<Value = Plan> + use<> {
