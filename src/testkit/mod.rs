@@ -4,6 +4,7 @@ mod check;
 mod executor;
 mod faulty;
 mod history;
+mod macros;
 mod minimal;
 mod model;
 #[cfg(all(feature = "mutants", debug_assertions))]
@@ -29,3 +30,6 @@ pub use recorded::{Recorded, StoreHistory};
 pub use report::{Failure, LawReport, Outcome, Report};
 pub use sample::{SampleKey, SampleValue, Witness};
 pub use store::{Order, Site};
+
+#[doc(inline)]
+pub use crate::__conformance as conformance;
