@@ -153,13 +153,13 @@ impl<K: Key + ?Sized, V: Value> Typed<K, V> {
 
     fn site(&self, on: u8) -> Site {
         // The second client has the namespace of the first.
-        let neighbour = on == crate::testkit::store::plan::NEIGHBOUR;
-        let namespace = match (neighbour, self.namespace.ends_with(['0', '2', '4', '6', '8'])) {
-            (false, _) => format!("{}_a.", self.namespace),
+        let end = match on {
             // Close enough to be taken along by a pattern, or by a name that was cut.
-            (true, true) => format!("{}_ax.", self.namespace),
-            (true, false) => format!("{}-a.", self.namespace),
+            crate::testkit::store::plan::NEIGHBOUR => "_ax.",
+            crate::testkit::store::plan::OTHER_NEIGHBOUR => "-a.",
+            _ => "_a.",
         };
+        let namespace = format!("{}{end}", self.namespace);
         Site::new(&namespace, self.clock.clone())
     }
 
@@ -296,7 +296,7 @@ where
             Op::Fill(_) | Op::Count(_) | Op::Drain(_) => self.in_bulk(store, op, first).await,
             Op::Advance(place) => {
                 if let SiteClock::Manual(clock) = &self.clock {
-                    clock.advance(stride(*place));
+                    clock.advance(stride(*place, clock.now()));
                 }
                 vec![One::Done]
             }
