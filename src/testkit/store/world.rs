@@ -115,8 +115,6 @@ pub(crate) trait World: Send + Sync {
     fn close(&self) -> BoxFuture<'_, ()>;
     /// The clock of the case.
     fn now(&self) -> Timestamp;
-    /// How the stores call themselves.
-    fn description(&self) -> String;
     /// The names of the keys.
     fn names(&self) -> Vec<String>;
     /// Puts a value with a witness under the first key.
@@ -463,10 +461,6 @@ where
             // On the plan's calendar.
             SiteClock::Real => Timestamp::from_nanos(SystemClock.now().as_nanos().saturating_add(self.shift)),
         }
-    }
-
-    fn description(&self) -> String {
-        self.open.lock().values().next().map_or_else(String::new, |open| open.store.describe().to_string())
     }
 
     fn names(&self) -> Vec<String> {
