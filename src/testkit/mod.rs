@@ -1,6 +1,7 @@
 //! Any store, any stack, judged by the laws. (Front page to come.)
 
 mod check;
+mod crash;
 mod executor;
 mod faulty;
 mod history;
@@ -19,6 +20,7 @@ mod store;
 pub use check::{Check, check, check_async, check_with};
 #[doc(hidden)]
 pub use check::{Session, configured};
+pub use crash::check_crashes;
 pub use executor::{
     Explored, Gate, Schedule, Sim, SimRuntime, Stall, Task, explore, replay, schedules, seeds, yield_now,
 };
@@ -33,3 +35,5 @@ pub use store::{Order, Site};
 
 #[doc(inline)]
 pub use crate::__conformance as conformance;
+#[doc(inline)]
+pub use crate::__crash_conformance as crash_conformance;

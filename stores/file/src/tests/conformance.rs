@@ -90,3 +90,8 @@ fn a_small_one_keeps_its_bounds() {
     };
     check("small_file", make).counts().weighs().max_entries(4).max_bytes(16_384).cases(64).run().assert();
 }
+
+larder::testkit::crash_conformance! {
+    name: what_was_acknowledged_outlives_a_kill_at_any_system_call,
+    store: |dir: &std::path::Path| FileStore::at(dir).open_blocking().expect("what a killed process left opens"),
+}
