@@ -82,7 +82,14 @@ where
         Err(Trouble::Machine(why)) => Outcome::Skipped(why),
     };
     let row = LawReport { law: LAW, cases: rounds, time: watch.elapsed(), outcome };
-    Report::new(name, vec![row], vec![format!("killed {}", if strace().is_some() { "at system calls" } else { "after acknowledgements" })])
+    Report::new(
+        name,
+        vec![row],
+        vec![format!(
+            "killed {}",
+            if strace().is_some() { "at system calls" } else { "after acknowledgements" }
+        )],
+    )
 }
 
 /// What the process does in a step: a pure function, so that whoever kills it knows it too.
@@ -139,7 +146,8 @@ where
                 Act::Remove(key) => store.remove(keys[key].borrow()).await.is_ok(),
                 Act::Clear => store.clear().await.is_ok(),
             };
-            let line = if done { format!("\nlarder step {step}\n") } else { format!("\nlarder failed {step}\n") };
+            let line =
+                if done { format!("\nlarder step {step}\n") } else { format!("\nlarder failed {step}\n") };
             // Whoever listens has gone: so does this.
             if acknowledge.write_all(line.as_bytes()).and_then(|()| acknowledge.flush()).is_err() || !done {
                 return;
@@ -214,7 +222,14 @@ where
                 Ok(Some(_)) => "an entry that is neither the last nor the one in flight".to_owned(),
                 Err(error) => format!("an error: {error}"),
             };
-            return Err(Trouble::Broken(Box::new(failure(settings, round, (&last, unsure), key, before, &got))));
+            return Err(Trouble::Broken(Box::new(failure(
+                settings,
+                round,
+                (&last, unsure),
+                key,
+                before,
+                &got,
+            ))));
         }
         // It may have been done for some keys of it; now it is done for all.
         next += 1;
@@ -251,7 +266,11 @@ fn killed(settings: &Settings, dir: &Path, first: u64, round: u32) -> Result<u64
         Some(strace) => {
             let mut command = Command::new(strace);
             let calls = format!("inject={CALLS}:signal=KILL:when={}", 1 + chance % 120);
-            command.args(["-f", "-qq", "-o", "/dev/null", "-e"]).arg(format!("trace={CALLS}")).arg("-e").arg(calls);
+            command
+                .args(["-f", "-qq", "-o", "/dev/null", "-e"])
+                .arg(format!("trace={CALLS}"))
+                .arg("-e")
+                .arg(calls);
             command.arg(program);
             command
         }
@@ -313,8 +332,14 @@ fn failure(
         timeline,
         expected: expected.map_or("nothing".to_owned(), |step| format!("the entry of step {step}")),
         got: got.to_owned(),
-        cause: "a write in place, an acknowledgement before the rename, an index that is written later".to_owned(),
-        replay: format!("LARDER_SEED={} LARDER_CASES={} cargo test {}", settings.seed, round + 1, settings.name),
+        cause: "a write in place, an acknowledgement before the rename, an index that is written later"
+            .to_owned(),
+        replay: format!(
+            "LARDER_SEED={} LARDER_CASES={} cargo test {}",
+            settings.seed,
+            round + 1,
+            settings.name
+        ),
     }
 }
 

@@ -16,6 +16,7 @@ mod report;
 mod runner;
 mod sample;
 mod store;
+mod strategies;
 
 pub use check::{Check, check, check_async, check_with};
 #[doc(hidden)]
@@ -32,6 +33,7 @@ pub use recorded::{Recorded, StoreHistory};
 pub use report::{Failure, LawReport, Outcome, Report};
 pub use sample::{SampleKey, SampleValue, Witness};
 pub use store::{Order, Site};
+pub use strategies::{Act, answers, entries, few_keys, histories, instants, keys, lifetimes, play, values};
 
 #[doc(inline)]
 pub use crate::__conformance as conformance;

@@ -86,7 +86,11 @@ fn every_law_on_the_threads_of_a_runtime() {
 fn a_small_one_keeps_its_bounds() {
     let root = Root::new();
     let make = move |site: Site| {
-        root.builder(&site).max_entries(4).max_bytes(16_384).open_blocking().expect("a directory of its own opens")
+        root.builder(&site)
+            .max_entries(4)
+            .max_bytes(16_384)
+            .open_blocking()
+            .expect("a directory of its own opens")
     };
     check("small_file", make).counts().weighs().max_entries(4).max_bytes(16_384).cases(64).run().assert();
 }
