@@ -89,7 +89,7 @@ impl Shelf {
             _ => life,
         };
         let (version, tags) = (entry.version().cloned(), entry.tags().to_vec());
-        let mut tags: Vec<String> = tags.iter().map(|tag| tag.to_string()).collect();
+        let mut tags: Vec<String> = tags.iter().map(ToString::to_string).collect();
         match self.bug {
             "tags_dropped" => tags.clear(),
             "tags_sorted" => tags.sort(),
@@ -840,6 +840,12 @@ fn shelf(bug: &'static str, trial: &Trial) -> Check<Shelf> {
         check = check.cases(cases);
     }
     if let Some(law) = trial.only { check.only(law) } else { check }
+}
+
+/// The check of a bug with a case to run again.
+#[cfg(test)]
+pub(super) fn replayed(bug: &'static str, replay: &str) -> crate::testkit::Report {
+    shelf(bug, &Trial { cases: None, seed: 0, only: None }).replay(replay).run()
 }
 
 pub(super) fn mutants() -> Vec<Mutant> {
