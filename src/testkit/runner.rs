@@ -105,7 +105,7 @@ impl Settings {
             failure_persistence: self
                 .source
                 .map(|_| Box::new(FileFailurePersistence::SourceParallel("proptest-regressions")) as _),
-            max_shrink_iters: 4_000,
+            max_shrink_iters: 600,
             ..Config::default()
         };
         // Every law has dice of its own, so that one more law moves no other.
