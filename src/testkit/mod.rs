@@ -8,9 +8,12 @@ mod model;
 #[cfg(all(feature = "mutants", debug_assertions))]
 #[doc(hidden)]
 pub mod mutants;
+mod race;
 mod recorded;
 mod report;
 mod runner;
+mod script;
+mod stacks;
 
 pub use executor::{
     Explored, Gate, Schedule, Sim, SimRuntime, Stall, Task, explore, replay, schedules, seeds, yield_now,
@@ -19,5 +22,7 @@ pub use faulty::{Fault, Faults, Faulty};
 pub use history::{Call, Event, History, Loss, Reply, Running, Violation};
 pub use minimal::Minimal;
 pub use model::Model;
+pub use race::Tier;
 pub use recorded::{Recorded, StoreHistory};
 pub use report::{Failure, LawReport, Outcome, Report};
+pub use stacks::{StackCheck, StackPlan, check_stacks, stacks};

@@ -88,10 +88,7 @@ impl Sim {
     }
 
     /// Spawns `future`, runs everything, and returns what it came to.
-    pub fn block_on<T: Send + 'static>(
-        &mut self,
-        future: impl Future<Output = T> + Send + 'static,
-    ) -> T {
+    pub fn block_on<T: Send + 'static>(&mut self, future: impl Future<Output = T> + Send + 'static) -> T {
         let task = self.spawn("main", future);
         self.run();
         task.value()
