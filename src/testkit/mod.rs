@@ -25,4 +25,6 @@ pub use model::Model;
 pub use race::Tier;
 pub use recorded::{Recorded, StoreHistory};
 pub use report::{Failure, LawReport, Outcome, Report};
+#[cfg(test)]
+pub(crate) use stacks::plan;
 pub use stacks::{StackCheck, StackPlan, check_stacks, stacks};

@@ -393,35 +393,68 @@ impl Columns {
     }
 }
 
-fn key() -> impl Strategy<Value = u8> {
-    let all = u8::try_from(NAMES.len()).unwrap_or(u8::MAX);
-    prop_oneof![3 => 0..3u8, 2 => 0..all]
+/// Chance from a seed. Proptest draws the seed alone: a case makes itself smaller, and is drawn much faster.
+#[derive(Clone, Debug)]
+pub(crate) struct Dice(u64);
+
+impl Dice {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// One of `0..sides`.
+    pub(crate) fn below(&mut self, sides: u8) -> u8 {
+        // SplitMix64, as in the schedules.
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        u8::try_from((mixed ^ (mixed >> 31)) % u64::from(sides.max(1))).unwrap_or(0)
+    }
+
+    pub(crate) fn chance(&mut self, one_in: u8) -> bool {
+        self.below(one_in) == 0
+    }
+
+    pub(crate) fn some<T>(&mut self, fewer_than: u8, mut draw: impl FnMut(&mut Self) -> T) -> Vec<T> {
+        (0..self.below(fewer_than)).map(|_| draw(self)).collect()
+    }
+
+    /// A key: one of the first few, or any of [`NAMES`].
+    pub(crate) fn key(&mut self) -> u8 {
+        let all = u8::try_from(NAMES.len()).unwrap_or(u8::MAX);
+        if self.below(5) < 3 { self.below(3) } else { self.below(all) }
+    }
+
+    /// An entry; now and then one that is fresh for ever.
+    pub(crate) fn spec(&mut self) -> Spec {
+        let fresh = if self.chance(9) { u8::MAX } else { self.below(5) };
+        Spec { value: self.below(40), fresh, rare: self.chance(2) }
+    }
+
+    /// A call; `Forget` only if asked for.
+    pub(crate) fn ask(&mut self, forgets: bool) -> Ask {
+        match self.below(if forgets { 34 } else { 31 }) {
+            0..4 => Ask::Get(self.key()),
+            4..8 => Ask::GetAt(self.key()),
+            8..10 => Ask::Peek(self.key()),
+            10..17 => Ask::Set(self.key(), self.spec()),
+            17..20 => Ask::Remove(self.key()),
+            20 => Ask::Clear,
+            21..23 => Ask::GetMany(self.some(5, Self::key)),
+            23..25 => Ask::SetMany(self.some(5, |dice| (dice.key(), dice.spec()))),
+            25 => Ask::RemoveMany(self.some(5, Self::key)),
+            26 => Ask::Count,
+            27 => Ask::Flush,
+            28..31 => Ask::Pass(1 + self.below(4)),
+            _ => Ask::Forget(2 * self.below(2), self.key()),
+        }
+    }
 }
 
-/// An entry; now and then one that is fresh for ever.
-pub(crate) fn spec() -> impl Strategy<Value = Spec> {
-    (0..40u8, prop_oneof![8 => 0..5u8, 1 => Just(u8::MAX)], any::<bool>())
-        .prop_map(|(value, fresh, rare)| Spec { value, fresh, rare })
-}
-
-/// Calls; those of the last two kinds only if asked for.
-pub(crate) fn asks(longest: usize, forgets: bool) -> BoxedStrategy<Vec<Ask>> {
-    let keys = || proptest::collection::vec(key(), 0..5);
-    let plain = prop_oneof![
-        4 => key().prop_map(Ask::Get),
-        4 => key().prop_map(Ask::GetAt),
-        2 => key().prop_map(Ask::Peek),
-        7 => (key(), spec()).prop_map(|(key, spec)| Ask::Set(key, spec)),
-        3 => key().prop_map(Ask::Remove),
-        1 => Just(Ask::Clear),
-        2 => keys().prop_map(Ask::GetMany),
-        2 => proptest::collection::vec((key(), spec()), 0..5).prop_map(Ask::SetMany),
-        1 => keys().prop_map(Ask::RemoveMany),
-        1 => Just(Ask::Count),
-        1 => Just(Ask::Flush),
-        3 => (1..5u8).prop_map(Ask::Pass),
-    ];
-    let forget = (prop_oneof![Just(0u8), Just(2u8)], key()).prop_map(|(part, key)| Ask::Forget(part, key));
-    let ask = if forgets { prop_oneof![9 => plain, 1 => forget].boxed() } else { plain.boxed() };
-    proptest::collection::vec(ask, 0..longest).boxed()
+/// Cases that `draw` makes of a seed.
+pub(crate) fn by_dice<T: Debug + 'static>(
+    draw: impl Fn(&mut Dice) -> T + Send + Sync + 'static,
+) -> BoxedStrategy<T> {
+    any::<u64>().prop_map(move |seed| draw(&mut Dice::new(seed))).no_shrink().boxed()
 }

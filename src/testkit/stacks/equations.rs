@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::adapters::{FreshForAtMost, Null, Sharded};
@@ -23,8 +22,10 @@ use crate::testkit::minimal::Minimal;
 use crate::testkit::race::Ground;
 use crate::testkit::report::LawReport;
 use crate::testkit::runner::{Finding, LawName, Settings, run};
-use crate::testkit::script::{self, Answer, Ask, Columns, Kind, NAMES, NONE, Player, Script, block, whole};
-use crate::testkit::stacks::plan::{StackPlan, lossless_stacks};
+use crate::testkit::script::{
+    self, Answer, Ask, Columns, Dice, Kind, NAMES, NONE, Player, Script, block, whole,
+};
+use crate::testkit::stacks::plan::{StackPlan, lossless_stack};
 use crate::time::{ManualClock, Timestamp};
 
 /// Every equation, a line each: the name of the law, one side, the other.
@@ -121,13 +122,13 @@ impl Equation {
     /// Runs it.
     pub(crate) fn run(self, settings: &Settings) -> LawReport {
         let forgets = self.forgets;
-        let planted = if self.planted { 4 } else { 0 };
-        let scripts = move || {
-            let part = prop_oneof![Just(0u8), Just(1u8), Just(2u8)];
-            let plants = proptest::collection::vec((part, 0..3u8, script::spec()), 0..=planted);
-            let parts = (sides(), plants, script::asks(24, forgets));
-            parts.prop_map(|(over, plants, asks)| Script { over, plants, asks }).boxed()
+        let planted = if self.planted { 5 } else { 0 };
+        let draw = move |dice: &mut Dice| Script {
+            over: sides(dice),
+            plants: dice.some(planted, |dice| (dice.below(3), dice.below(3), dice.spec())),
+            asks: dice.some(24, |dice| dice.ask(forgets)),
         };
+        let scripts = move || script::by_dice(draw);
         run(settings, self.law, scripts, move |script| self.judge(script))
     }
 
@@ -376,8 +377,9 @@ impl Ground for Sides {
     }
 }
 
-fn sides() -> impl Strategy<Value = Sides> {
-    let plan = || lossless_stacks(3);
-    (plan(), plan(), plan(), 1..5u8, (0..6u8, 0..6u8), 0..600u64)
-        .prop_map(|(a, b, c, shards, caps, bytes)| Sides { a, b, c, shards, caps, bytes })
+fn sides(dice: &mut Dice) -> Sides {
+    let mut plan = || lossless_stack(dice, 3);
+    let (a, b, c) = (plan(), plan(), plan());
+    let caps = (dice.below(6), dice.below(6));
+    Sides { a, b, c, shards: 1 + dice.below(4), caps, bytes: 5 * u64::from(dice.below(120)) }
 }

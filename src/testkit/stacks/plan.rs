@@ -20,7 +20,7 @@ use crate::testkit::faulty::{Faults, Faulty};
 use crate::testkit::minimal::Minimal;
 use crate::testkit::model::Model;
 use crate::testkit::race::Ground;
-use crate::testkit::script::block;
+use crate::testkit::script::{Dice, block};
 use crate::time::{Clock, ManualClock};
 
 /// A stack as plain data: any tiers, any adapters, nested in any way.
@@ -272,18 +272,36 @@ pub(crate) fn capped_stacks(depth: u32, shortest: Duration) -> BoxedStrategy<Sta
     nested(leaf.boxed(), depth, limits)
 }
 
-/// Plans that forget nothing, whose caps change nothing.
-pub(crate) fn lossless_stacks(depth: u32) -> BoxedStrategy<StackPlan> {
-    let leaf = prop_oneof![
-        2 => Just(Plan::Model),
-        2 => Just(Plan::Remote),
-        1 => Just(Plan::Memory(1000)),
-        1 => Just(Plan::Lru(1000)),
-        1 => Just(Plan::Limited(1 << 20)),
-        1 => (0..3u8).prop_map(Plan::Encoded),
-        1 => (0..3u8).prop_map(Plan::Prefixed),
-    ];
-    nested(leaf.boxed(), depth, vec![Duration::MAX])
+/// A plan that forgets nothing, whose caps change nothing.
+pub(crate) fn lossless_stack(dice: &mut Dice, depth: u8) -> StackPlan {
+    StackPlan(lossless(dice, depth))
+}
+
+fn lossless(dice: &mut Dice, depth: u8) -> Plan {
+    if depth <= 1 || dice.chance(3) {
+        return match dice.below(8) {
+            0 | 1 => Plan::Model,
+            2 => Plan::Remote,
+            3 => Plan::Memory(1000),
+            4 => Plan::Lru(1000),
+            5 => Plan::Limited(1 << 20),
+            6 => Plan::Encoded(dice.below(3)),
+            _ => Plan::Prefixed(dice.below(3)),
+        };
+    }
+    let mut of = || Box::new(lossless(dice, depth - 1));
+    let (one, other) = (of(), of());
+    match dice.below(12) {
+        0..3 => Plan::Chain(one, other),
+        3 => Plan::Strict(one, other),
+        4 | 5 => Plan::Sharded(1 + dice.below(3), one),
+        6 => Plan::Capped(Duration::MAX, one),
+        7 => Plan::Inspected(one),
+        8 => Plan::Boxed(one),
+        9 => Plan::Shared(one),
+        10 => Plan::Owned(one),
+        _ => Plan::Minimal(one),
+    }
 }
 
 fn nested(leaf: BoxedStrategy<Plan>, depth: u32, limits: Vec<Duration>) -> BoxedStrategy<StackPlan> {
