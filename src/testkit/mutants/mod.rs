@@ -3,6 +3,11 @@
 //! Only in debug builds with the hidden feature `mutants`. A family is a small healthy implementation with one
 //! switch a bug; a mutant is a line of its list.
 
+#[cfg_attr(not(test), expect(dead_code, reason = "the trial of all families is to come"))]
+pub(crate) mod chain;
+#[cfg(test)]
+mod killed;
+
 use crate::testkit::Report;
 
 /// How a mutant is tried.
