@@ -1,5 +1,6 @@
 //! Any store, any stack, judged by the laws. (Front page to come.)
 
+mod adapter;
 mod chain;
 mod executor;
 mod faulty;
@@ -16,6 +17,7 @@ mod runner;
 mod script;
 mod stacks;
 
+pub use adapter::{AdapterCheck, Inner, check_adapter};
 pub use chain::{ChainCheck, check_chain};
 pub use executor::{
     Explored, Gate, Schedule, Sim, SimRuntime, Stall, Task, explore, replay, schedules, seeds, yield_now,

@@ -69,6 +69,7 @@ pub(crate) enum Ask {
     SetMany(Vec<(u8, Spec)>),
     RemoveMany(Vec<u8>),
     Count,
+    Weight,
     Flush,
     /// So many ticks pass.
     Pass(u8),
@@ -242,12 +243,8 @@ impl<S: Store<Key = str>> Player<'_, S> {
                 let removed = block(store.remove_many(&names(keys)));
                 removed.map_or_else(hung, |removed| removed.into_iter().map(|one| done(Some(one))).collect())
             }
-            Ask::Count => {
-                let text =
-                    |count: Option<u64>| count.map_or_else(|| NONE.to_owned(), |count| count.to_string());
-                let count = |count| Answer { kind: Kind::Count, text: text(count) };
-                vec![count(store.len())]
-            }
+            Ask::Count => one(counted(store.len())),
+            Ask::Weight => one(counted(store.weight())),
             Ask::Flush => one(done(block(store.flush()))),
             Ask::Pass(by) => {
                 self.clock.advance(Duration::from_nanos((*by).into()));
@@ -269,6 +266,11 @@ impl<S: Store<Key = str>> Player<'_, S> {
         };
         Answer { kind: Kind::Read, text }
     }
+}
+
+fn counted(count: Option<u64>) -> Answer {
+    let text = count.map_or_else(|| NONE.to_owned(), |count| count.to_string());
+    Answer { kind: Kind::Count, text }
 }
 
 const HANGS: &str = "nothing: it hangs";
@@ -344,6 +346,7 @@ pub(crate) fn told(ask: &Ask) -> String {
         }
         Ask::RemoveMany(keys) => format!("remove_many {}", names(keys)),
         Ask::Count => "len".to_owned(),
+        Ask::Weight => "weight".to_owned(),
         Ask::Flush => "flush".to_owned(),
         Ask::Pass(by) => format!("{by} ticks pass"),
         Ask::Forget(part, key) => format!("part {part} forgets {:?}", name(*key)),
