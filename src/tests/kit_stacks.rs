@@ -90,8 +90,8 @@ mod adapters {
     #[test]
     fn byte_limited() {
         check_adapter("wide limit", |inner| inner.byte_limited(1 << 30)).source(file!()).assert();
-        let check = check_adapter("tight limit", |inner| inner.byte_limited(150));
-        check.bounded(150).changes(&["set", "set_many"]).source(file!()).assert();
+        let check = check_adapter("tight limit", |inner| inner.byte_limited(400));
+        check.bounded(400).changes(&["set", "set_many"]).source(file!()).assert();
     }
 
     #[test]

@@ -4,6 +4,8 @@
 //! switch a bug; a mutant is a line of its list.
 
 #[cfg_attr(not(test), expect(dead_code, reason = "the trial of all families is to come"))]
+pub(crate) mod adapters;
+#[cfg_attr(not(test), expect(dead_code, reason = "the trial of all families is to come"))]
 pub(crate) mod chain;
 #[cfg(test)]
 mod killed;
