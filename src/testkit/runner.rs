@@ -390,7 +390,7 @@ pub(crate) fn message(panic: &(dyn Any + Send)) -> String {
 fn write_replay<C: Case>(settings: &Settings, law: LawName, case: &C) -> String {
     // Plain data: postcard refuses no such type.
     let bytes = postcard::to_stdvec(case).unwrap_or_default();
-    let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let digits = bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat();
     format!("{}/{}/{digits}", settings.name, law.name)
 }
 

@@ -313,10 +313,10 @@ pub(crate) fn whole<V: Debug>(entry: &Entry<V>) -> String {
 pub(crate) fn undated<V: Debug>(entry: &Entry<V>) -> String {
     let mut text = format!("{:?} of {}", entry.value(), ticks(entry.created_at()));
     if let Some(version) = entry.version() {
-        text += &format!(" v{version}");
+        text = format!("{text} v{version}");
     }
     if !entry.tags().is_empty() {
-        text += &format!(" {:?}", entry.tags());
+        text = format!("{text} {:?}", entry.tags());
     }
     text
 }

@@ -115,6 +115,7 @@ impl Inner {
 
     /// An empty store of the same kind, for an adapter that is made of several, such as
     /// [`Sharded`](crate::Sharded).
+    #[must_use = "a store does nothing until it is asked"]
     pub fn another(&self) -> Self {
         Self::beside(&self.seen)
     }
@@ -282,13 +283,11 @@ impl Store for Core {
     }
 
     async fn remove(&self, key: &str) -> Result<()> {
-        match &self.stack {
-            Some(stack) => stack.remove(key).await,
-            None => {
-                self.keep(|known| known != key);
-                Ok(())
-            }
+        if let Some(stack) = &self.stack {
+            return stack.remove(key).await;
         }
+        self.keep(|known| known != key);
+        Ok(())
     }
 
     async fn clear(&self) -> Result<()> {
@@ -315,14 +314,12 @@ impl Store for Core {
 
 impl ClearPrefix for Core {
     async fn clear_prefix(&self, prefix: &str) -> Result<()> {
-        match &self.stack {
+        if let Some(stack) = &self.stack {
             // A stack has no neighbours here: whoever clears a part clears all, and the rest is forgotten.
-            Some(stack) => stack.clear().await,
-            None => {
-                self.keep(|known| !known.starts_with(prefix));
-                Ok(())
-            }
+            return stack.clear().await;
         }
+        self.keep(|known| !known.starts_with(prefix));
+        Ok(())
     }
 }
 

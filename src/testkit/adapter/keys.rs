@@ -34,14 +34,14 @@ pub(super) fn never_meet<A>(adapter: &AdapterUnderTest<A>, script: &Script<Inner
 where
     A: Store<Key = str, Value: From<String> + Eq + Debug> + 'static,
 {
-    let (adapted, seen) = adapter.over(&script.over);
+    let (store, seen) = adapter.over(&script.over);
     let mut known = BTreeMap::new();
     let mut lines = vec![over(script)];
     for ask in &script.asks {
-        apply(&adapted, &mut known, ask);
+        apply(&store, &mut known, ask);
         lines.push(script::told(ask));
         for name in NAMES {
-            let read = block(adapted.get(name)).and_then(Result::ok).flatten().map(Entry::into_value);
+            let read = block(store.get(name)).and_then(Result::ok).flatten().map(Entry::into_value);
             let expected = known.get(name).map(|number| value::<A::Value>(*number));
             // Of a bounded one, none is an answer.
             let lost = read.is_none() && adapter.promises.bound.is_some();
@@ -61,14 +61,14 @@ where
     Ok(())
 }
 
-fn apply<A>(adapted: &A, known: &mut BTreeMap<&'static str, u8>, ask: &Ask)
+fn apply<A>(store: &A, known: &mut BTreeMap<&'static str, u8>, ask: &Ask)
 where
     A: Store<Key = str, Value: From<String>>,
 {
     let entry = |spec: Spec| spec.entry(Timestamp::from_nanos(1000), value);
     match ask {
         Ask::Set(key, spec) => {
-            let set = block(adapted.set(script::name(*key), entry(*spec)));
+            let set = block(store.set(script::name(*key), entry(*spec)));
             known.remove(script::name(*key));
             if matches!(set, Some(Ok(SetOutcome::Stored))) {
                 known.insert(script::name(*key), spec.value);
@@ -77,7 +77,7 @@ where
         Ask::SetMany(entries) => {
             let written: Vec<_> =
                 entries.iter().map(|(key, spec)| (script::name(*key), entry(*spec))).collect();
-            let set = block(adapted.set_many(&written)).unwrap_or_default();
+            let set = block(store.set_many(&written)).unwrap_or_default();
             for ((key, spec), outcome) in entries.iter().zip(set) {
                 known.remove(script::name(*key));
                 if matches!(outcome, Ok(SetOutcome::Stored)) {
@@ -86,7 +86,7 @@ where
             }
         }
         Ask::Remove(key) => {
-            if matches!(block(adapted.remove(script::name(*key))), Some(Ok(()))) {
+            if matches!(block(store.remove(script::name(*key))), Some(Ok(()))) {
                 known.remove(script::name(*key));
             }
         }
@@ -101,9 +101,9 @@ where
 {
     let mut inside = Vec::new();
     for (number, name) in (0..).zip(NAMES) {
-        let (adapted, seen) = adapter.over(&InnerPlan::Perfect);
+        let (store, seen) = adapter.over(&InnerPlan::Perfect);
         let spec = Spec { value: number, fresh: 9, rare: false };
-        let _ = block(adapted.set(name, spec.entry(Timestamp::from_nanos(1000), value)));
+        let _ = block(store.set(name, spec.entry(Timestamp::from_nanos(1000), value)));
         inside.extend(seen.held().into_keys());
     }
     let first = inside.first()?.clone();
@@ -147,7 +147,7 @@ pub(super) fn clears<A>(adapter: &AdapterUnderTest<A>, script: &Script<InnerPlan
 where
     A: Store<Key = str, Value: From<String> + Eq + Debug> + 'static,
 {
-    let (adapted, seen) = adapter.over(&script.over);
+    let (store, seen) = adapter.over(&script.over);
     let scope = scope(adapter);
     let foreign = scope.as_deref().map(neighbours).unwrap_or_default();
     let theirs = Entry::new(Bytes::from_static(b"theirs"), Lifetime::forever(Timestamp::EPOCH));
@@ -174,14 +174,14 @@ where
         }
     };
     for ask in &script.asks {
-        apply(&adapted, &mut known, ask);
+        apply(&store, &mut known, ask);
         intact(&mut lines, script::told(ask))?;
     }
     for _ in 0..2 {
-        let cleared = block(adapted.clear());
+        let cleared = block(store.clear());
         intact(&mut lines, format!("clear: {cleared:?}"))?;
         let left: Vec<_> =
-            NAMES.into_iter().filter(|name| !matches!(block(adapted.get(name)), Some(Ok(None)))).collect();
+            NAMES.into_iter().filter(|name| !matches!(block(store.get(name)), Some(Ok(None)))).collect();
         if !matches!(cleared, Some(Ok(()))) || !left.is_empty() {
             return Err(Finding {
                 timeline: lines.join("\n"),
@@ -203,6 +203,9 @@ pub(super) struct Bulk {
     held: Vec<bool>,
     fails: Option<u8>,
 }
+
+/// What one key of a bulk call came to: in words, whether it failed, and what the key then has to hold.
+type Outcome<V> = (String, bool, Option<Option<V>>);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum What {
@@ -249,22 +252,23 @@ pub(super) fn bulks() -> BoxedStrategy<Bulk> {
 }
 
 /// S11.
+#[expect(clippy::too_many_lines, reason = "one call, and what is known before and after it")]
 pub(super) fn bulk<A>(adapter: &AdapterUnderTest<A>, bulk: &Bulk) -> Result<(), Finding>
 where
     A: Store<Key = str, Value: From<String> + Eq + Debug> + 'static,
 {
-    let (adapted, seen) = adapter.over(&InnerPlan::Perfect);
+    let (store, seen) = adapter.over(&InnerPlan::Perfect);
     let now = Timestamp::from_nanos(1000);
     let entry = |number: u8| Spec { value: number, fresh: 9, rare: false }.entry(now, value::<A::Value>);
     let names: Vec<&str> = bulk.keys.iter().map(|key| script::name(*key)).collect();
     let mut before = Vec::new();
     for ((key, name), held) in bulk.keys.iter().zip(&names).zip(&bulk.held) {
         if *held {
-            let _ = block(adapted.set(name, entry(100 + key)));
+            let _ = block(store.set(name, entry(100 + key)));
         }
     }
     for name in &names {
-        before.push(read(&adapted, name));
+        before.push(read(&store, name));
     }
     let operation = match bulk.what {
         What::Get => Operation::Get,
@@ -275,11 +279,13 @@ where
     let count = || faults.iter().map(|faults| faults.calls(operation)).collect::<Vec<_>>();
     let counted = count();
     if let Some(nth) = bulk.fails {
-        faults.iter().for_each(|faults| faults.on(operation, nth.into(), Fault::FailBefore));
+        for faults in &faults {
+            faults.on(operation, nth.into(), Fault::FailBefore);
+        }
     }
     // What became of each key, and what it then has to hold, if that is known.
-    let outcomes: Vec<(String, bool, Option<Option<A::Value>>)> = match bulk.what {
-        What::Get => block(adapted.get_many(&names, now))
+    let outcomes: Vec<Outcome<A::Value>> = match bulk.what {
+        What::Get => block(store.get_many(&names, now))
             .unwrap_or_default()
             .into_iter()
             .map(|found| {
@@ -290,7 +296,7 @@ where
         What::Set => {
             let entries: Vec<_> =
                 names.iter().zip(&bulk.keys).map(|(name, key)| (*name, entry(*key))).collect();
-            let set = block(adapted.set_many(&entries)).unwrap_or_default();
+            let set = block(store.set_many(&entries)).unwrap_or_default();
             set.into_iter()
                 .zip(bulk.keys.iter().map(Some).chain(std::iter::repeat(None)))
                 .map(|(set, key)| {
@@ -303,7 +309,7 @@ where
                 })
                 .collect()
         }
-        What::Remove => block(adapted.remove_many(&names))
+        What::Remove => block(store.remove_many(&names))
             .unwrap_or_default()
             .into_iter()
             .map(|removed| (format!("{removed:?}"), removed.is_err(), removed.is_ok().then_some(None)))
@@ -351,7 +357,7 @@ where
     let lossy = adapter.promises.bound.is_some();
     for ((name, before), (_, _, holds)) in names.iter().zip(before).zip(&outcomes) {
         let Some(expected) = holds else { continue };
-        let held = if bulk.what == What::Get { before } else { read(&adapted, name) };
+        let held = if bulk.what == What::Get { before } else { read(&store, name) };
         if held != *expected && !(lossy && held.is_none()) {
             let (expected, got) = (format!("{name:?} holds {expected:?}"), format!("{held:?}"));
             return Err(broken(
@@ -364,6 +370,6 @@ where
     Ok(())
 }
 
-fn read<A: Store<Key = str>>(adapted: &A, name: &str) -> Option<A::Value> {
-    block(adapted.get(name)).and_then(Result::ok).flatten().map(Entry::into_value)
+fn read<A: Store<Key = str>>(store: &A, name: &str) -> Option<A::Value> {
+    block(store.get(name)).and_then(Result::ok).flatten().map(Entry::into_value)
 }

@@ -230,8 +230,8 @@ where
                 law,
                 || race::wild_races(inner::inners(), 2).boxed(),
                 move |race| {
-                    let (adapted, seen) = adapter.over(&race.over);
-                    let timeless = Timeless { inner: adapted, on: adapter.promises.caps };
+                    let (store, seen) = adapter.over(&race.over);
+                    let timeless = Timeless { inner: store, on: adapter.promises.caps };
                     let world = World::new(timeless, seen.faults(), seen.clock().clone(), |number| {
                         number.to_string().into()
                     });

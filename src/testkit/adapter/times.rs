@@ -19,9 +19,9 @@ where
     A: Store<Key = str, Value: From<String> + Eq + Debug> + 'static,
 {
     let bound = adapter.promises.bound.unwrap_or(u64::MAX);
-    let (adapted, seen) = adapter.over(&script.over);
+    let (store, seen) = adapter.over(&script.over);
     let forget = |_: u8, _: &str| ();
-    let player = Player { store: &adapted, clock: seen.clock(), make: value, show: whole, forget: &forget };
+    let player = Player { store: &store, clock: seen.clock(), make: value, show: whole, forget: &forget };
     let mut lines = vec![over(script)];
     for ask in &script.asks {
         let answers = player.ask(ask);
@@ -30,28 +30,28 @@ where
             "{}: {}; holds {:?} of weight {:?}",
             script::told(ask),
             texts.join("; "),
-            adapted.len(),
-            adapted.weight()
+            store.len(),
+            store.weight()
         ));
         let (weighed, held) = (seen.weighed(), seen.held().len() as u64);
         let (expected, got, cause) = if weighed > bound || seen.peak() > bound {
             let got = format!("{weighed}, and {} on the way", seen.peak());
             (format!("a weight of at most {bound}"), got, "room is made after the write, or not enough of it")
-        } else if adapted.weight() != Some(weighed) {
-            let got = format!("{:?}", adapted.weight());
+        } else if store.weight() != Some(weighed) {
+            let got = format!("{:?}", store.weight());
             (
                 format!("the weight that it says is the weight that it holds: {weighed}"),
                 got,
                 "a count of its own that an overwrite, a removal or a clear does not correct",
             )
-        } else if adapted.len().is_some_and(|len| len != held) {
-            let got = format!("{:?}", adapted.len());
+        } else if store.len().is_some_and(|len| len != held) {
+            let got = format!("{:?}", store.len());
             (
                 format!("the length that it says is the number of entries: {held}"),
                 got,
                 "a count of its own that an overwrite, a removal or a clear does not correct",
             )
-        } else if ask_of_one_larger(&answers, ask, bound, &adapted) {
+        } else if ask_of_one_larger(&answers, ask, bound, &store) {
             (
                 "what was refused is gone, and so is what was there before".to_owned(),
                 "it is still there".to_owned(),
@@ -66,18 +66,13 @@ where
 }
 
 /// Whether a write was refused and the key is still there.
-fn ask_of_one_larger<A: Store<Key = str>>(
-    answers: &[script::Answer],
-    ask: &Ask,
-    _: u64,
-    adapted: &A,
-) -> bool {
+fn ask_of_one_larger<A: Store<Key = str>>(answers: &[script::Answer], ask: &Ask, _: u64, store: &A) -> bool {
     let keys: Vec<u8> = match ask {
         Ask::Set(key, _) => vec![*key],
         _ => Vec::new(),
     };
     let refused = keys.into_iter().zip(answers).filter(|(_, answer)| answer.text == script::REFUSED);
-    refused.into_iter().any(|(key, _)| matches!(block(adapted.get(script::name(key))), Some(Ok(Some(_)))))
+    refused.into_iter().any(|(key, _)| matches!(block(store.get(script::name(key))), Some(Ok(Some(_)))))
 }
 
 /// C9: what comes out is what went in, or all three deadlines earlier, by as much.
@@ -85,7 +80,7 @@ pub(super) fn deadlines<A>(adapter: &AdapterUnderTest<A>, script: &Script<InnerP
 where
     A: Store<Key = str, Value: From<String> + Eq + Debug> + 'static,
 {
-    let (adapted, seen) = adapter.over(&script.over);
+    let (store, seen) = adapter.over(&script.over);
     let mut lines = vec![over(script)];
     for ask in &script.asks {
         let (key, spec) = match ask {
@@ -100,15 +95,13 @@ where
         let spec = Spec { fresh: spec.fresh.saturating_mul(9), ..spec };
         let now = seen.clock().now();
         let (name, entry) = (script::name(key), spec.entry::<A::Value>(now, value));
-        let one = matches!(block(adapted.set(name, entry.clone())), Some(Ok(SetOutcome::Stored)));
+        let one = matches!(block(store.set(name, entry.clone())), Some(Ok(SetOutcome::Stored)));
         let [single, peeked] =
-            [block(adapted.get(name)).and_then(Result::ok).flatten(), adapted.peek_with(name, Entry::clone)];
-        let many = block(adapted.set_many(&[(name, entry.clone())]));
-        let bulk = block(adapted.get_many(&[name], now))
-            .and_then(|mut all| all.pop())
-            .and_then(Result::ok)
-            .flatten();
-        let again = block(adapted.get_at(name, now)).and_then(Result::ok).flatten();
+            [block(store.get(name)).and_then(Result::ok).flatten(), store.peek_with(name, Entry::clone)];
+        let many = block(store.set_many(&[(name, entry.clone())]));
+        let bulk =
+            block(store.get_many(&[name], now)).and_then(|mut all| all.pop()).and_then(Result::ok).flatten();
+        let again = block(store.get_at(name, now)).and_then(Result::ok).flatten();
         lines.push(format!("set {name:?} to {}: {one}, {many:?}", whole(&entry)));
         for (how, read) in
             [("get", &single), ("peek", &peeked), ("get_many after set_many", &bulk), ("get_at", &again)]

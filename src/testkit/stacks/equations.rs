@@ -30,6 +30,7 @@ use crate::time::{ManualClock, Timestamp};
 
 /// Every equation, a line each: the name of the law, one side, the other.
 #[rustfmt::skip]
+#[expect(clippy::redundant_closure_for_method_calls, reason = "the methods are of parts with one lifetime")]
 pub(crate) fn equations() -> Vec<Equation> {
     vec![
         equation("c7_chain_is_associative", |p| p.a().chain(p.b()).chain(p.c()), |p| p.a().chain(p.b().chain(p.c()))).planted(),

@@ -104,7 +104,7 @@ impl Debug for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let prefixes = |count: &u8| -> String {
             let prefixes = PREFIXES.iter().take(usize::from(*count)).rev();
-            prefixes.map(|prefix| format!(".prefixed({prefix:?})")).collect()
+            prefixes.map(|prefix| format!(".prefixed({prefix:?})")).collect::<Vec<_>>().concat()
         };
         match self {
             Self::Model => write!(f, "Model::new()"),
@@ -202,14 +202,19 @@ impl Plan {
         };
         match self {
             Self::Model => return found,
-            Self::Remote | Self::Single | Self::Null => {}
             Self::Memory(max) if *max > 0 => found.push(Self::Memory(max - 1)),
             Self::Lru(max) => found.push(Self::Memory(*max)),
             Self::Encoded(count) | Self::Prefixed(count) if *count > 0 => found.push(match self {
                 Self::Encoded(count) => Self::Encoded(count - 1),
                 _ => Self::Prefixed(count - 1),
             }),
-            Self::Memory(_) | Self::Limited(_) | Self::Encoded(_) | Self::Prefixed(_) => {}
+            Self::Remote
+            | Self::Single
+            | Self::Null
+            | Self::Memory(_)
+            | Self::Limited(_)
+            | Self::Encoded(_)
+            | Self::Prefixed(_) => {}
             Self::Chain(upper, lower) => {
                 found.extend([(**upper).clone(), (**lower).clone()]);
                 found.extend(around(upper, &|upper| Self::Chain(upper, lower.clone())));

@@ -186,7 +186,9 @@ impl Store for Prefix {
 
     async fn set_many(&self, entries: &[(&str, Entry<Bytes>)]) -> Vec<Result<SetOutcome>> {
         if !self.has(Bug::CachesMiss) {
-            entries.iter().for_each(|(key, _)| drop(self.known.lock().remove(*key)));
+            for (key, _) in entries {
+                self.known.lock().remove(*key);
+            }
         }
         let mut keys: Vec<String> = entries.iter().map(|(key, _)| self.full(key)).collect();
         if self.has(Bug::SetManyReversed) {
@@ -208,7 +210,9 @@ impl Store for Prefix {
             keys.iter().map(String::as_str).zip(entries.iter().map(|(_, entry)| entry.clone())).collect();
         let set = self.inner.set_many(&full).await;
         if !self.has(Bug::CachesMiss) {
-            entries.iter().for_each(|(key, _)| drop(self.known.lock().remove(*key)));
+            for (key, _) in entries {
+                self.known.lock().remove(*key);
+            }
         }
         let first = set.iter().find_map(|set| set.as_ref().err().cloned());
         let one = |set: Result<SetOutcome>| match &first {
