@@ -88,8 +88,12 @@ mod adapters {
     }
 
     #[test]
-    fn byte_limited() {
+    fn byte_limited_with_room() {
         check_adapter("wide limit", |inner| inner.byte_limited(1 << 30)).source(file!()).assert();
+    }
+
+    #[test]
+    fn byte_limited_without_room() {
         let check = check_adapter("tight limit", |inner| inner.byte_limited(400));
         check.bounded(400).source(file!()).assert();
     }
