@@ -67,7 +67,7 @@ impl<S: Store> Faulty<S> {
     }
 
     /// Everything around the effect of one call.
-    async fn call<T: Send>(
+    pub(crate) async fn call<T: Send>(
         &self,
         operation: Operation,
         effect: impl Future<Output = Result<T>> + Send,

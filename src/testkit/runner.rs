@@ -1,7 +1,7 @@
 //! Runs one law over many cases: seeds, shrinking, replay, and a watch over a thread that may be blocked.
 
 use std::any::Any;
-use std::fmt::{Debug, Write as _};
+use std::fmt::Debug;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -390,11 +390,7 @@ pub(crate) fn message(panic: &(dyn Any + Send)) -> String {
 fn write_replay<C: Case>(settings: &Settings, law: LawName, case: &C) -> String {
     // Plain data: postcard refuses no such type.
     let bytes = postcard::to_stdvec(case).unwrap_or_default();
-    let mut digits = String::with_capacity(2 * bytes.len());
-    for byte in bytes {
-        // Writing into a string does not fail.
-        let _ = write!(digits, "{byte:02x}");
-    }
+    let digits = bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat();
     format!("{}/{}/{digits}", settings.name, law.name)
 }
 

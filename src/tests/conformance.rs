@@ -46,12 +46,23 @@ fn a_small_lru() {
 /// The bound is of what the values weigh, to the byte.
 #[test]
 fn tiers_that_weigh() {
-    let weigher = || Weigher::new(|key: &str, value: &String| (key.len() + value.len()) as u64);
-    let weighed = check("weighed memory", move |_| Memory::<str, String>::weighing(8_192, weigher()));
-    weighed.peeks().counts().weighs().max_bytes(8_192).evicts_on_demand().run().assert();
-    let weigher = || Weigher::new(|key: &str, value: &String| (key.len() + value.len()) as u64);
-    let weighed = check("weighed lru", move |_| Lru::<str, String>::weighing(8_192, weigher()));
-    weighed.peeks().counts().weighs().max_bytes(8_192).evicts_on_demand().run().assert();
+    let by_length = || Weigher::new(|key: &str, value: &String| (key.len() + value.len()) as u64);
+    check("weighed memory", move |_| Memory::<str, String>::weighing(8_192, by_length()))
+        .peeks()
+        .counts()
+        .weighs()
+        .max_bytes(8_192)
+        .evicts_on_demand()
+        .run()
+        .assert();
+    check("weighed lru", move |_| Lru::<str, String>::weighing(8_192, by_length()))
+        .peeks()
+        .counts()
+        .weighs()
+        .max_bytes(8_192)
+        .evicts_on_demand()
+        .run()
+        .assert();
     let limited = check("limited memory", |_| Memory::<str, Bytes>::new(1_000).byte_limited(16_384));
     limited.peeks().counts().weighs().max_bytes(16_384).evicts_on_demand().clears_prefixes().run().assert();
 }

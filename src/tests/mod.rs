@@ -15,6 +15,7 @@ mod engine_bounds;
 mod engine_laws;
 mod engine_races;
 mod kit;
+mod kit_stacks;
 mod minimal;
 mod stacks;
 mod threads;

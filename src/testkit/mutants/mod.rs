@@ -3,6 +3,8 @@
 //! Only in debug builds with the hidden feature `mutants`. A family is a small healthy implementation with one
 //! switch a bug; a mutant is a line of its list.
 
+mod adapters;
+mod chain;
 mod shelf;
 #[cfg(test)]
 mod tests;
@@ -47,10 +49,16 @@ pub struct Healthy {
 
 /// Every mutant of every family.
 pub fn all() -> Vec<Mutant> {
-    [shelf::mutants(), vault::mutants()].into_iter().flatten().collect()
+    [shelf::mutants(), vault::mutants(), adapters::mutants(), chain::mutants()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 /// The healthy form of every family.
 pub fn healthy() -> Vec<Healthy> {
-    [shelf::healthy(), vault::healthy()].into_iter().flatten().collect()
+    [shelf::healthy(), vault::healthy(), adapters::healthy(), chain::healthy()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
