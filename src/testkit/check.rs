@@ -289,7 +289,7 @@ where
     /// Runs every law, and tells what became of it.
     ///
     /// # Panics
-    /// If a skip names no law.
+    /// If a skip or [`only`](Self::only) names no law.
     pub fn run(&self) -> Report {
         let laws = all();
         let names: Vec<_> = laws.iter().map(|law| law.name).collect();

@@ -74,12 +74,13 @@ impl Settings {
         Some(LawReport::skipped(law.name, why.clone()))
     }
 
-    /// Panics if a skip names no law: it would skip nothing, and nobody would notice.
+    /// Panics if a skip or `only` names no law: it would skip nothing or run nothing, and nobody would notice.
     pub(crate) fn know(&self, laws: &[LawName]) {
-        let known = |name: &str| laws.iter().any(|law| law.name == name);
-        for (name, _) in &self.skips {
-            let names: Vec<_> = laws.iter().map(|law| law.name).collect();
-            assert!(known(name), "skip: no law is named `{name}`; there are: {}", names.join(", "));
+        let names: Vec<_> = laws.iter().map(|law| law.name).collect();
+        let skips = self.skips.iter().map(|(name, _)| ("skip", name));
+        for (call, name) in skips.chain(self.only.iter().map(|name| ("only", name))) {
+            let known = names.contains(&name.as_str());
+            assert!(known, "{call}: no law is named `{name}`; there are: {}", names.join(", "));
         }
     }
 
@@ -334,7 +335,12 @@ fn polish<C: Case>(mut case: C, mut finding: Finding, judge: &Judge<C>) -> (C, F
 
 fn broken<C: Case>(settings: &Settings, law: LawName, case: &C, finding: Finding) -> Outcome {
     let Finding { timeline, expected, got, cause } = finding;
-    let replay = format!("LARDER_REPLAY='{}' cargo test {}", write_replay(settings, law, case), law.name);
+    // `conformance!` has a test for each law; of any other test the kit does not know the name.
+    let test = match &settings.only {
+        Some(_) => format!("cargo test {}", law.name),
+        None => "cargo test".to_owned(),
+    };
+    let replay = format!("LARDER_REPLAY='{}' {test}", write_replay(settings, law, case));
     let steps = case.steps();
     Outcome::Broken(Box::new(Failure {
         law: law.name,

@@ -257,10 +257,13 @@ fn ordered(lab: &Lab, trace: &Trace) -> Result<(), Finding> {
                 One::Refused | One::Done => held.retain(|known| *known != key),
                 One::Saw(seen) => {
                     if seen.is_some() != held.contains(&key) {
-                        let gone = if seen.is_some() { "given up" } else { "kept" };
+                        let (expected, got) = match seen {
+                            Some(_) => ("nothing: this entry is the next to go", "an entry"),
+                            None => ("an entry: others go before it", "nothing"),
+                        };
                         return Err(trace.finding(
-                            &format!("this entry was {gone}: the promised order is {order:?}"),
-                            format!("{} shows that it was not", trace.describe(event)),
+                            &format!("{expected}, by the promised order ({order:?})"),
+                            format!("{} answered {got}", trace.describe(event)),
                             "a hit that does not count as a use, or a write that does not renew it",
                         ));
                     }
