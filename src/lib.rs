@@ -67,6 +67,10 @@
 //! [what each layer costs](guide::performance), [contributing](guide::contributing).
 #![forbid(unsafe_code)]
 
+// The store of a guide is written as its reader writes it.
+#[cfg(test)]
+extern crate self as larder;
+
 mod adapters;
 mod cache;
 pub mod codec;

@@ -73,7 +73,8 @@ impl Store for Sqlite {
     }
 
     fn len(&self) -> Option<u64> {
-        self.connection().query_row("SELECT count(*) FROM entries", [], |row| row.get(0)).ok()
+        let count = self.connection().query_row("SELECT count(*) FROM entries", [], |row| row.get(0));
+        count.ok().map(|count: u32| count.into())
     }
 
     fn describe(&self) -> Description {

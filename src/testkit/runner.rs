@@ -48,12 +48,14 @@ pub(crate) struct Settings {
 
 impl Settings {
     /// The settings of a check, as the environment overrides them.
+    ///
+    /// # Panics
+    /// If a variable is set and is no number: it would change nothing, and nobody would notice.
     pub(crate) fn new(name: impl Into<String>) -> Self {
-        let number = |name| std::env::var(name).ok().and_then(|text| text.trim().parse().ok());
         Self {
             name: name.into(),
-            cases: number("LARDER_CASES").and_then(|cases| u32::try_from(cases).ok()).unwrap_or(CASES),
-            seed: number("LARDER_SEED").unwrap_or(0),
+            cases: number("LARDER_CASES", CASES),
+            seed: number("LARDER_SEED", 0),
             replay: std::env::var("LARDER_REPLAY").ok(),
             patience: Duration::from_secs(10),
             budget: None,
@@ -118,6 +120,12 @@ impl Settings {
         }
         TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &seed))
     }
+}
+
+fn number<N: std::str::FromStr>(variable: &str, default: N) -> N {
+    let Ok(text) = std::env::var(variable) else { return default };
+    let Ok(number) = text.trim().parse() else { panic!("{variable}: `{text}` is not such a number") };
+    number
 }
 
 /// The methods that every check has, for a struct with a field `settings`.
