@@ -122,11 +122,15 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "broken: {}", self.law)?;
         writeln!(f, "  why it matters: {}", self.why)?;
-        writeln!(f, "  the shortest history that breaks it ({}):\n", operations(self.steps))?;
-        for line in self.timeline.lines() {
-            writeln!(f, "    {}", line.trim_end())?;
+        if self.timeline.is_empty() {
+            writeln!(f, "  a history that breaks it has {}; `again` runs it\n", operations(self.steps))?;
+        } else {
+            writeln!(f, "  the shortest history that breaks it ({}):\n", operations(self.steps))?;
+            for line in self.timeline.lines() {
+                writeln!(f, "    {}", line.trim_end())?;
+            }
+            writeln!(f)?;
         }
-        writeln!(f)?;
         writeln!(f, "  expected: {}", self.expected)?;
         writeln!(f, "  got:      {}", self.got)?;
         if !self.cause.is_empty() {

@@ -1,11 +1,12 @@
 //! Runs one law over many cases: seeds, shrinking, replay, and a watch over a thread that may be blocked.
 
 use std::any::Any;
+use std::cell::Cell;
 use std::fmt::Debug;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use proptest::strategy::BoxedStrategy;
@@ -251,7 +252,7 @@ impl<C: Case> Watched<C> {
         Arc::new(move |case| {
             *slot.lock() = Some(case.clone());
             // A panic of the store is caught where it runs; this one is of its constructor or of the kit.
-            let result = catch_unwind(AssertUnwindSafe(|| judge(case)))
+            let result = quietly(|| catch_unwind(AssertUnwindSafe(|| judge(case))))
                 .unwrap_or_else(|panic| Err(panicked(&message(&*panic))));
             // Nobody listens any more: then the report is out already.
             let _ = alive.send(Message::Alive);
@@ -310,18 +311,22 @@ fn search<C: Case>(
     tries: &AtomicU32,
 ) -> Option<(C, Finding)> {
     let watch = Stopwatch::start();
+    let last = Mutex::new(None);
     let found = settings.runner(law.name).run(cases, |case| {
         if settings.budget.is_some_and(|budget| watch.elapsed() > budget) {
             return Ok(());
         }
         tries.fetch_add(1, Ordering::SeqCst);
-        judge(&case).map_err(|finding| TestCaseError::fail(finding.got))
+        judge(&case).map_err(|finding| {
+            *last.lock() = Some(finding.clone());
+            TestCaseError::fail(finding.got)
+        })
     });
     let Err(TestError::Fail(_, case)) = found else { return None };
     // The same case twice, or it is not the case that decides.
     match judge(&case) {
         Err(finding) => Some(polish(case, finding, judge)),
-        Ok(()) => Some((case, unsteady())),
+        Ok(()) => Some((case, unsteady(last.lock().take()))),
     }
 }
 
@@ -373,6 +378,28 @@ fn blocked(patience: Duration) -> Finding {
     }
 }
 
+thread_local! {
+    static QUIET: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Keeps the panic hook from printing a trace for each of the thousands of cases in which a store panics: the report
+/// tells of the shortest one.
+fn quietly<T>(work: impl FnOnce() -> T) -> T {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let previous = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            if !QUIET.get() {
+                previous(panic);
+            }
+        }));
+    });
+    QUIET.set(true);
+    let done = work();
+    QUIET.set(false);
+    done
+}
+
 fn panicked(message: &str) -> Finding {
     Finding {
         timeline: String::new(),
@@ -382,11 +409,12 @@ fn panicked(message: &str) -> Finding {
     }
 }
 
-fn unsteady() -> Finding {
+fn unsteady(last: Option<Finding>) -> Finding {
+    let (timeline, got) = last.map_or_else(Default::default, |last| (last.timeline, last.got));
     Finding {
-        timeline: String::new(),
+        timeline,
         expected: "the same case, run again, has the same end".to_owned(),
-        got: "it failed, and then it did not".to_owned(),
+        got: format!("it failed ({got}), and then it did not"),
         cause: "state that is shared between instances or survives a case, real threads, a clock or dice \
                 that were not injected"
             .to_owned(),
