@@ -195,21 +195,7 @@ impl<V: Value> ClearPrefix for Shelf<str, V> {
 }
 
 /// One call of a history.
-#[derive(Clone, Debug)]
-pub(crate) enum Call {
-    Get(String),
-    GetAt(String, Timestamp),
-    Peek(String),
-    Set(String, Entry<String>),
-    Remove(String),
-    Clear,
-    GetMany(Vec<String>),
-    SetMany(Vec<(String, Entry<String>)>),
-    RemoveMany(Vec<String>),
-    Len,
-    Weight,
-    Flush,
-}
+pub(crate) type Call = crate::testkit::Act<String, String>;
 
 /// A few keys that like to meet: parts of each other, and separators.
 pub(crate) fn key() -> impl Strategy<Value = String> {
@@ -276,29 +262,7 @@ pub(crate) fn play<S: Store<Key = str, Value = String>>(store: &S, history: &[Ca
 }
 
 pub(crate) fn answers<S: Store<Key = str, Value = String>>(store: &S, call: &Call) -> Vec<String> {
-    fn lines<T: std::fmt::Debug>(results: Vec<T>) -> Vec<String> {
-        results.into_iter().map(|result| format!("{result:?}")).collect()
-    }
-    fn refs(keys: &[String]) -> Vec<&str> {
-        keys.iter().map(String::as_str).collect()
-    }
-    match call {
-        Call::Get(key) => lines(vec![now(store.get(key))]),
-        Call::GetAt(key, at) => lines(vec![now(store.get_at(key, *at))]),
-        Call::Peek(key) => lines(vec![store.peek_with(key, Clone::clone)]),
-        Call::Set(key, entry) => lines(vec![now(store.set(key, entry.clone()))]),
-        Call::Remove(key) => lines(vec![now(store.remove(key))]),
-        Call::Clear => lines(vec![now(store.clear())]),
-        Call::GetMany(keys) => lines(now(store.get_many(&refs(keys), Timestamp::EPOCH))),
-        Call::SetMany(entries) => {
-            let entries: Vec<_> = entries.iter().map(|(key, entry)| (key.as_str(), entry.clone())).collect();
-            lines(now(store.set_many(&entries)))
-        }
-        Call::RemoveMany(keys) => lines(now(store.remove_many(&refs(keys)))),
-        Call::Len => lines(vec![store.len()]),
-        Call::Weight => lines(vec![store.weight()]),
-        Call::Flush => lines(vec![now(store.flush())]),
-    }
+    now(crate::testkit::answers(store, call))
 }
 
 /// D1 and S11: the two, each on a fresh store, answer alike, and their bulk calls like their single ones.

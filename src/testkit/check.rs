@@ -289,11 +289,12 @@ where
     /// Runs every law, and tells what became of it.
     ///
     /// # Panics
-    /// If a skip or [`only`](Self::only) names no law.
+    /// If a skip or [`only`](Self::only) names no law, or a promise cannot be tried: the message says what to write.
     pub fn run(&self) -> Report {
         let laws = all();
         let names: Vec<_> = laws.iter().map(|law| law.name).collect();
         self.settings.know(&names);
+        self.consistent();
         let rows = laws.into_iter().filter(|law| self.settings.wants(law.name)).map(|law| {
             if let Some(row) = self.settings.skipped(law.name) {
                 return row;
@@ -316,11 +317,31 @@ where
         Report::new(&self.settings.name, rows, notes)
     }
 
+    /// Promises that could not be tried are refused, so that nobody believes that they were.
+    fn consistent(&self) {
+        let facts = &self.facts;
+        assert!(
+            facts.order.is_none() || facts.max_entries.is_some_and(|max| max <= 64),
+            "{}: `evicts` is tried on a store of at most 64 entries; write `.max_entries(n)`, and make it as small",
+            self.settings.name
+        );
+        assert!(
+            facts.largest.is_none() || facts.sized,
+            "{}: `largest_value` needs values that have a length; implement `SampleValue::sized` for them",
+            self.settings.name
+        );
+        assert!(
+            facts.max_entries != Some(0) && facts.max_bytes != Some(0),
+            "{}: a store that holds nothing keeps nothing; say `.forgets()` and no bound",
+            self.settings.name
+        );
+    }
+
     /// What is kept and was not promised.
     pub(crate) fn notes(&self) -> Vec<String> {
         let lab = self.lab("notes");
         let probe =
-            fixed([Op::Set(Draft::lasting(0)), Op::Peek(0), Op::Len, Op::Weight, Op::Advance(6), Op::Get(0)]);
+            fixed([Op::Set(Draft::lasting(0)), Op::Peek(0), Op::Len, Op::Weight, Op::Advance(7), Op::Get(0)]);
         let guarded = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| lab.run(&probe)));
         let Ok(trace) = guarded else { return Vec::new() };
         let answer =

@@ -10,11 +10,12 @@ use crate::entry::Entry;
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::store::{Refusal, SetOutcome, Store};
 use crate::sync::Mutex;
-use crate::testkit::executor::{Gate, yield_now};
+use crate::testkit::executor::{Gate, split_mix, yield_now};
 use crate::time::Timestamp;
 
 /// What happens to a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Fault {
     /// It fails, and had no effect.
     FailBefore,
@@ -28,6 +29,14 @@ pub enum Fault {
     PanicBefore,
     /// A `set` is refused, and what was there is gone. Other calls succeed.
     Refuse,
+    /// It lets the others run this often before its effect.
+    Delay(usize),
+    /// It fails with an error of kind [`Corrupt`](ErrorKind::Corrupt), and had no effect.
+    Corrupt,
+    /// A `set` is torn: what was there is gone, the new entry is not in, and it fails. Other calls succeed.
+    Tear,
+    /// It breaks the contract: a write or removal is acknowledged without an effect, a read answers nothing.
+    Lie,
 }
 
 /// A store inside which schedules interleave and faults happen. Bulk calls are their single calls, so
@@ -67,11 +76,17 @@ impl<S: Store> Faulty<S> {
         for _ in 0..before {
             yield_now().await;
         }
+        if let Some(Fault::Delay(more)) = fault {
+            for _ in 0..more {
+                yield_now().await;
+            }
+        }
         let failure = || Error::new(ErrorKind::Unavailable, "faulty", operation);
         match fault {
             // The switch counts at the instant of the effect: a tier may go down in mid-call.
             _ if self.faults.is_down(operation) => return Err(failure()),
             Some(Fault::FailBefore) => return Err(failure()),
+            Some(Fault::Corrupt) => return Err(Error::new(ErrorKind::Corrupt, "faulty", operation)),
             Some(Fault::HangBefore) => self.faults.gate().wait().await,
             // Past the panic hook, which would print a trace for each of thousands of schedules.
             Some(Fault::PanicBefore) => resume_unwind(Box::new("a faulty store panicked")),
@@ -93,26 +108,45 @@ impl<S: Store> Store for Faulty<S> {
     type Value = S::Value;
 
     async fn get(&self, key: &S::Key) -> Result<Option<Entry<S::Value>>> {
+        if self.faults.next_is(Operation::Get, Fault::Lie) {
+            return self.call(Operation::Get, async { Ok(None) }).await;
+        }
         self.call(Operation::Get, self.inner.get(key)).await
     }
 
     async fn set(&self, key: &S::Key, entry: Entry<S::Value>) -> Result<SetOutcome> {
-        if self.faults.refuses_next() {
-            let removal = self.call(Operation::Set, self.inner.remove(key)).await;
-            return removal.map(|()| SetOutcome::Refused(Refusal::TooLarge));
+        let remove = || self.call(Operation::Set, self.inner.remove(key));
+        if self.faults.next_is(Operation::Set, Fault::Refuse) {
+            return remove().await.map(|()| SetOutcome::Refused(Refusal::TooLarge));
+        }
+        if self.faults.next_is(Operation::Set, Fault::Tear) {
+            remove().await?;
+            return Err(Error::new(ErrorKind::Unavailable, "faulty", Operation::Set));
+        }
+        if self.faults.next_is(Operation::Set, Fault::Lie) {
+            return self.call(Operation::Set, async { Ok(SetOutcome::Stored) }).await;
         }
         self.call(Operation::Set, self.inner.set(key, entry)).await
     }
 
     async fn remove(&self, key: &S::Key) -> Result<()> {
+        if self.faults.next_is(Operation::Remove, Fault::Lie) {
+            return self.call(Operation::Remove, async { Ok(()) }).await;
+        }
         self.call(Operation::Remove, self.inner.remove(key)).await
     }
 
     async fn clear(&self) -> Result<()> {
+        if self.faults.next_is(Operation::Clear, Fault::Lie) {
+            return self.call(Operation::Clear, async { Ok(()) }).await;
+        }
         self.call(Operation::Clear, self.inner.clear()).await
     }
 
     async fn get_at(&self, key: &S::Key, now: Timestamp) -> Result<Option<Entry<S::Value>>> {
+        if self.faults.next_is(Operation::Get, Fault::Lie) {
+            return self.call(Operation::Get, async { Ok(None) }).await;
+        }
         self.call(Operation::Get, self.inner.get_at(key, now)).await
     }
 
@@ -150,6 +184,8 @@ struct Plan {
     down_for: Vec<Operation>,
     always: HashMap<Operation, Fault>,
     nth: HashMap<(Operation, u64), Fault>,
+    /// Dice, one in how many calls, and what may happen to it.
+    chance: Option<(u64, u64, Vec<Fault>)>,
     calls: HashMap<Operation, u64>,
     log: Vec<Operation>,
     gate: Gate,
@@ -191,12 +227,19 @@ impl Faults {
         plan.nth.insert((operation, call), fault);
     }
 
+    /// One call in `one_in` meets one of these faults, by dice that this seed determines: the same calls in the
+    /// same order meet the same faults.
+    pub fn seeded(&self, seed: u64, one_in: u64, faults: &[Fault]) {
+        self.0.lock().chance = (!faults.is_empty()).then(|| (seed, one_in.max(1), faults.to_vec()));
+    }
+
     /// Calls behave from now on. Those that hang go on hanging.
     pub fn heal(&self) {
         self.up();
         let mut plan = self.0.lock();
         plan.always.clear();
         plan.nth.clear();
+        plan.chance = None;
     }
 
     /// Lets go of every call that hangs, and of those that would.
@@ -220,15 +263,14 @@ impl Faults {
         let count = plan.calls.entry(operation).or_default();
         let call = *count;
         *count += 1;
-        let fault = plan.nth.get(&(operation, call)).or_else(|| plan.always.get(&operation)).copied();
+        let fault = plan.fault(operation, call);
         (fault, plan.before, plan.after)
     }
 
-    fn refuses_next(&self) -> bool {
+    fn next_is(&self, operation: Operation, fault: Fault) -> bool {
         let plan = self.0.lock();
-        let call = plan.calls.get(&Operation::Set).copied().unwrap_or(0);
-        let fault = plan.nth.get(&(Operation::Set, call)).or_else(|| plan.always.get(&Operation::Set));
-        fault == Some(&Fault::Refuse)
+        let call = plan.calls.get(&operation).copied().unwrap_or(0);
+        plan.fault(operation, call) == Some(fault)
     }
 
     fn is_down(&self, operation: Operation) -> bool {
@@ -238,5 +280,20 @@ impl Faults {
 
     fn gate(&self) -> Gate {
         self.0.lock().gate.clone()
+    }
+}
+
+impl Plan {
+    /// What happens to this call: what was planned for it, for all of its kind, or by chance.
+    fn fault(&self, operation: Operation, call: u64) -> Option<Fault> {
+        let planned = self.nth.get(&(operation, call)).or_else(|| self.always.get(&operation)).copied();
+        planned.or_else(|| {
+            let (seed, one_in, faults) = self.chance.as_ref()?;
+            // Of the call itself and not of a running state: to ask twice is to get the same answer.
+            let mut state = seed ^ (call << 8) ^ operation as u64;
+            let struck = split_mix(&mut state).is_multiple_of(*one_in);
+            let which = usize::try_from(split_mix(&mut state) % faults.len() as u64).unwrap_or(0);
+            struck.then(|| faults[which])
+        })
     }
 }

@@ -117,7 +117,7 @@ mod tests {
 
     conformance! {
         name: an_awaited_lru,
-        store: async |_site| { Lru::<u64, bytes::Bytes>::new(100) },
+        store: async |_site| Lru::<u64, bytes::Bytes>::new(100),
         promises: |check| check.peeks().counts().max_entries(100).cases(16),
     }
 

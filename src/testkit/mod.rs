@@ -77,6 +77,7 @@
 //! [`real_time`](Check::real_time) and the law `s3_a_register_on_real_threads` leave anything to chance.
 
 mod check;
+mod crash;
 mod executor;
 mod faulty;
 mod history;
@@ -91,10 +92,12 @@ mod report;
 mod runner;
 mod sample;
 mod store;
+mod strategies;
 
 pub use check::{Check, check, check_async, check_with};
 #[doc(hidden)]
 pub use check::{Session, configured};
+pub use crash::check_crashes;
 pub use executor::{
     Explored, Gate, Schedule, Sim, SimRuntime, Stall, Task, explore, replay, schedules, seeds, yield_now,
 };
@@ -106,6 +109,9 @@ pub use recorded::{Recorded, StoreHistory};
 pub use report::{Failure, LawReport, Outcome, Report};
 pub use sample::{SampleKey, SampleValue, Witness};
 pub use store::{Order, Site};
+pub use strategies::{Act, answers, entries, few_keys, histories, instants, keys, lifetimes, play, values};
 
 #[doc(inline)]
 pub use crate::__conformance as conformance;
+#[doc(inline)]
+pub use crate::__crash_conformance as crash_conformance;

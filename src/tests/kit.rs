@@ -521,6 +521,52 @@ fn faults_strike_when_they_are_told_to() {
 }
 
 #[test]
+fn faults_tear_corrupt_lie_and_delay() {
+    let mut sim = Sim::new(Schedule::script([]));
+    let store = Faulty::new(Model::<str, u64>::new());
+    sim.block_on(async move {
+        let faults = store.faults();
+        store.set("a", entry(1)).await.unwrap();
+        faults.on(Operation::Get, 0, Fault::Corrupt);
+        assert_eq!(store.get("a").await.unwrap_err().kind(), crate::error::ErrorKind::Corrupt);
+        faults.on(Operation::Get, 0, Fault::Delay(3));
+        assert_eq!(store.get("a").await.unwrap(), Some(entry(1)));
+        faults.on(Operation::Set, 0, Fault::Lie);
+        assert_eq!(store.set("a", entry(2)).await.unwrap(), SetOutcome::Stored);
+        faults.on(Operation::Remove, 0, Fault::Lie);
+        store.remove("a").await.unwrap();
+        faults.on(Operation::Clear, 0, Fault::Lie);
+        store.clear().await.unwrap();
+        assert_eq!(store.get("a").await.unwrap(), Some(entry(1)), "nothing of it happened");
+        faults.on(Operation::Get, 0, Fault::Lie);
+        assert_eq!(store.get("a").await.unwrap(), None);
+        faults.on(Operation::Set, 0, Fault::Tear);
+        assert!(store.set("a", entry(3)).await.is_err());
+        assert_eq!(store.get("a").await.unwrap(), None);
+    });
+}
+
+#[test]
+fn faults_by_seed_are_the_same_each_time() {
+    let struck = |seed| {
+        let mut sim = Sim::new(Schedule::script([]));
+        let store = Faulty::new(Model::<str, u64>::new());
+        store.faults().seeded(seed, 3, &[Fault::FailBefore, Fault::FailAfter]);
+        sim.block_on(async move {
+            let mut failed = Vec::new();
+            for value in 0..60 {
+                failed.push(store.set("a", entry(value)).await.is_err());
+            }
+            failed
+        })
+    };
+    let failed = struck(1).into_iter().filter(|failed| *failed).count();
+    assert!((10..30).contains(&failed), "{failed} of 60, one in 3");
+    assert_eq!(struck(1), struck(1));
+    assert_ne!(struck(1), struck(2));
+}
+
+#[test]
 fn a_tier_may_go_down_in_the_middle_of_a_call() {
     let seen = Mutex::new(HashSet::new());
     explore(1, 1000, |sim| {

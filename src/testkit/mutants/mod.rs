@@ -6,6 +6,7 @@
 mod shelf;
 #[cfg(test)]
 mod tests;
+mod vault;
 
 use crate::testkit::Report;
 
@@ -46,10 +47,10 @@ pub struct Healthy {
 
 /// Every mutant of every family.
 pub fn all() -> Vec<Mutant> {
-    [shelf::mutants()].into_iter().flatten().collect()
+    [shelf::mutants(), vault::mutants()].into_iter().flatten().collect()
 }
 
 /// The healthy form of every family.
 pub fn healthy() -> Vec<Healthy> {
-    [shelf::healthy()].into_iter().flatten().collect()
+    [shelf::healthy(), vault::healthy()].into_iter().flatten().collect()
 }

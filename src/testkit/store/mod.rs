@@ -11,7 +11,7 @@ pub(crate) use facts::Facts;
 pub use facts::Order;
 pub(crate) use lab::{Lab, Lane};
 pub(crate) use laws::all;
-pub(crate) use plan::{Draft, Op, fixed};
+pub(crate) use plan::{Draft, INSTANTS, LABELS, Op, fixed};
 pub(crate) use trace::One;
 pub use world::Site;
 pub(crate) use world::{Aside, Cast, Instance, Make, Role, Shape, Typed};

@@ -19,6 +19,8 @@ pub(crate) const OWN: u8 = 0;
 pub(crate) const NEIGHBOUR: u8 = 1;
 /// A second client of the same store.
 pub(crate) const SECOND: u8 = 2;
+/// Another neighbour, whose name differs in another way.
+pub(crate) const OTHER_NEIGHBOUR: u8 = 3;
 
 /// Tasks over one store, the schedule under which they run, and a task that is dropped.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,7 +60,7 @@ pub(crate) enum Op {
     Count(u16),
     /// Removes as many, in bulk.
     Drain(u16),
-    /// Time passes, by a step of [`STRIDES`].
+    /// Time passes, by a step of [`STRIDES`], or beyond them to one of [`INSTANTS`].
     Advance(u8),
     /// The store is dropped and opened again.
     Reopen,
@@ -127,8 +129,8 @@ pub(crate) const INSTANTS: [u64; 20] = [
 ];
 
 /// How far time goes at once: to the deadlines of [`INSTANTS`], just past them, and far beyond.
-pub(crate) const STRIDES: [u64; 8] =
-    [1, HOUR, HOUR + 1, 2 * HOUR, 2 * HOUR + 1, 3 * HOUR, 3 * HOUR + 1, 1_000 * HOUR];
+pub(crate) const STRIDES: [u64; 9] =
+    [1, 1_000_000_000, HOUR, HOUR + 1, 2 * HOUR, 2 * HOUR + 1, 3 * HOUR, 3 * HOUR + 1, 1_000 * HOUR];
 
 /// Versions and tags that a format may mix up.
 pub(crate) const LABELS: [&str; 12] =
@@ -192,9 +194,17 @@ fn plainer(key: u8) -> impl Iterator<Item = u8> {
     0..key.min(3)
 }
 
-pub(crate) fn stride(place: u8) -> Duration {
-    Duration::from_nanos(STRIDES[usize::from(place) % STRIDES.len()])
+/// How far an advance moves a clock that stands at `now`.
+pub(crate) fn stride(place: u8, now: Timestamp) -> Duration {
+    let place = usize::from(place);
+    match STRIDES.get(place) {
+        Some(&stride) => Duration::from_nanos(stride),
+        None => Timestamp::from_nanos(INSTANTS[(place - STRIDES.len()) % INSTANTS.len()]).since(now),
+    }
 }
+
+/// How many kinds of advances there are.
+pub(crate) const ADVANCES: u8 = 29;
 
 impl Op {
     /// The drafts of this operation, in order.

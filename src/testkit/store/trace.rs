@@ -7,7 +7,7 @@ use crate::error::ErrorKind;
 use crate::testkit::History;
 use crate::testkit::history::{Call, Loss, Reply};
 use crate::testkit::runner::Finding;
-use crate::testkit::store::plan::{NEIGHBOUR, Op, Plan, SECOND};
+use crate::testkit::store::plan::{NEIGHBOUR, OTHER_NEIGHBOUR, Op, Plan, SECOND};
 use crate::time::Timestamp;
 
 /// The answer to one key of a call, or to a call without keys.
@@ -231,7 +231,7 @@ impl Trace {
     /// The call, as it would be written.
     pub(crate) fn describe(&self, event: &Event) -> String {
         let who = match event.on {
-            NEIGHBOUR => "neighbour.",
+            NEIGHBOUR | OTHER_NEIGHBOUR => "neighbour.",
             SECOND => "second.",
             _ => "",
         };
@@ -257,7 +257,9 @@ impl Trace {
             Op::Fill(count) => format!("set {count} numbered keys"),
             Op::Count(count) => format!("get {count} numbered keys"),
             Op::Drain(count) => format!("remove_many of {count} numbered keys"),
-            Op::Advance(place) => format!("{:?} pass", crate::testkit::store::plan::stride(*place)),
+            Op::Advance(place) => {
+                format!("{:?} pass", crate::testkit::store::plan::stride(*place, event.now))
+            }
             Op::Reopen => "drop and reopen".to_owned(),
             Op::Outage(true) => "outage begins".to_owned(),
             Op::Outage(false) => "outage ends".to_owned(),

@@ -149,8 +149,6 @@ pub(crate) trait World: Send + Sync {
     fn close(&self) -> BoxFuture<'_, ()>;
     /// The clock of the case.
     fn now(&self) -> Timestamp;
-    /// How the stores call themselves.
-    fn description(&self) -> String;
     /// The names of the keys.
     fn names(&self) -> Vec<String>;
     /// Puts a value with a witness under the first key.
@@ -189,13 +187,13 @@ impl<K: Key + ?Sized, V: Value> Typed<K, V> {
 
     fn site(&self, on: u8) -> Site {
         // The second client has the namespace of the first.
-        let neighbour = on == crate::testkit::store::plan::NEIGHBOUR;
-        let namespace = match (neighbour, self.namespace.ends_with(['0', '2', '4', '6', '8'])) {
-            (false, _) => format!("{}_a.", self.namespace),
+        let end = match on {
             // Close enough to be taken along by a pattern, or by a name that was cut.
-            (true, true) => format!("{}_ax.", self.namespace),
-            (true, false) => format!("{}-a.", self.namespace),
+            crate::testkit::store::plan::NEIGHBOUR => "_ax.",
+            crate::testkit::store::plan::OTHER_NEIGHBOUR => "-a.",
+            _ => "_a.",
         };
+        let namespace = format!("{}{end}", self.namespace);
         let site = || Site::new(&namespace, self.clock.clone());
         self.sites.lock().entry(namespace.clone()).or_insert_with(site).clone()
     }
@@ -333,7 +331,7 @@ where
             Op::Fill(_) | Op::Count(_) | Op::Drain(_) => self.in_bulk(store, op, first).await,
             Op::Advance(place) => {
                 if let SiteClock::Manual(clock) = &self.clock {
-                    clock.advance(stride(*place));
+                    clock.advance(stride(*place, clock.now()));
                 }
                 vec![One::Done]
             }
@@ -500,10 +498,6 @@ where
             // On the plan's calendar.
             SiteClock::Real => Timestamp::from_nanos(SystemClock.now().as_nanos().saturating_add(self.shift)),
         }
-    }
-
-    fn description(&self) -> String {
-        self.open.lock().values().next().map_or_else(String::new, |open| open.store.describe().to_string())
     }
 
     fn names(&self) -> Vec<String> {

@@ -6,7 +6,7 @@ use super::{Law, anyone, as_a_map, calm, law, movable};
 use crate::testkit::runner::Finding;
 use crate::testkit::store::facts::Facts;
 use crate::testkit::store::lab::Lab;
-use crate::testkit::store::plan::{Draft, Op, Plan, Step, drafts, lasting_drafts, ops, sequence};
+use crate::testkit::store::plan::{ADVANCES, Draft, Op, Plan, Step, drafts, lasting_drafts, ops, sequence};
 use crate::testkit::store::trace::One;
 
 const KEYS: u8 = 3;
@@ -42,7 +42,7 @@ pub(super) fn laws() -> Vec<Law> {
             "s2_age_hides_nothing",
             "a store that drops what is stale takes stale-while-revalidate and stale-on-error away from the engine",
             movable,
-            |facts| ages(facts.fitting(KEYS), 5).boxed(),
+            |facts| ages(facts.fitting(KEYS)).boxed(),
             |lab, plan| {
                 let trace = calm(lab, plan)?;
                 as_a_map(lab, &trace, KEYS)
@@ -99,7 +99,7 @@ pub(super) fn laws() -> Vec<Law> {
             "a lifetime in the server that ends early turns stale-on-error into an outage; one that never ends \
              fills the server",
             movable,
-            |facts| ages(facts.fitting(KEYS), 8).boxed(),
+            |facts| ages(facts.fitting(KEYS)).boxed(),
             |lab, plan| {
                 let trace = calm(lab, plan)?;
                 as_a_map(lab, &trace, KEYS)?;
@@ -152,7 +152,7 @@ fn sizes(facts: &Facts) -> BoxedStrategy<Plan> {
         .boxed()
 }
 
-fn ages(keys: u8, strides: u8) -> impl Strategy<Value = Plan> {
+fn ages(keys: u8) -> impl Strategy<Value = Plan> {
     let op = prop_oneof![
         2 => drafts(keys).prop_map(Op::Set),
         2 => lasting_drafts(keys).prop_map(Op::Set),
@@ -160,9 +160,22 @@ fn ages(keys: u8, strides: u8) -> impl Strategy<Value = Plan> {
         1 => (0..keys).prop_map(Op::Peek),
         1 => (0..keys, 0..6u8).prop_map(|(key, at)| Op::GetAt(key, at)),
         1 => proptest::collection::vec(0..keys, 1..4).prop_map(Op::GetMany),
-        3 => (0..strides).prop_map(Op::Advance),
+        2 => (0..9u8).prop_map(Op::Advance),
+        2 => (9..ADVANCES).prop_map(Op::Advance),
     ];
-    sequence(op, 14)
+    // To a deadline of an entry, to the tick.
+    let deadline = prop_oneof![Just(1u8), Just(2), 14..18u8];
+    let until = (0..keys, deadline, 0..3usize).prop_map(|(key, deadline, which)| {
+        let mut life = [0, 0, 0, deadline];
+        life[which + 1..].fill(deadline);
+        let set = Op::Set(Draft { life, ..Draft::lasting(key) });
+        vec![set, Op::Advance(9 + deadline), Op::Get(key)]
+    });
+    let part = prop_oneof![6 => op.prop_map(|op| vec![op]), 1 => until];
+    proptest::collection::vec(part, 1..12).prop_map(|parts| Plan {
+        tasks: vec![parts.into_iter().flatten().map(Step::own).collect()],
+        ..Plan::default()
+    })
 }
 
 fn peeking(keys: u8) -> impl Strategy<Value = Op> {

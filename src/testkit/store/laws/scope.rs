@@ -6,7 +6,7 @@ use super::{Law, anyone, as_a_map, calm, law};
 use crate::testkit::runner::Finding;
 use crate::testkit::store::facts::Facts;
 use crate::testkit::store::lab::Lab;
-use crate::testkit::store::plan::{Draft, NEIGHBOUR, OWN, Op, Plan, Step, ops};
+use crate::testkit::store::plan::{Draft, NEIGHBOUR, OTHER_NEIGHBOUR, OWN, Op, Plan, Step, ops};
 use crate::testkit::store::trace::{One, Oracle, Trace};
 
 const KEYS: u8 = 3;
@@ -135,10 +135,13 @@ fn emptied(lab: &Lab, trace: &Trace) -> Result<(), Finding> {
 }
 
 fn neighbours(keys: u8) -> impl Strategy<Value = Plan> {
-    let step = (prop_oneof![Just(OWN), Just(NEIGHBOUR)], ops(keys)).prop_map(|(on, op)| Step { on, op });
+    let step = (prop_oneof![2 => Just(OWN), 1 => Just(NEIGHBOUR), 1 => Just(OTHER_NEIGHBOUR)], ops(keys))
+        .prop_map(|(on, op)| Step { on, op });
     proptest::collection::vec(step, 1..14).prop_map(|mut steps| {
         // A clear between two reads of what the other holds.
-        steps.extend((0..2).flat_map(|key| [OWN, NEIGHBOUR].map(|on| Step { on, op: Op::Get(key) })));
+        steps.extend(
+            (0..2).flat_map(|key| [OWN, NEIGHBOUR, OTHER_NEIGHBOUR].map(|on| Step { on, op: Op::Get(key) })),
+        );
         Plan { tasks: vec![steps], ..Plan::default() }
     })
 }
@@ -192,12 +195,14 @@ fn admissible(trace: &Trace) -> Result<(), Finding> {
 
 fn ranges(facts: &Facts) -> impl Strategy<Value = Plan> + use<> {
     let known = u8::try_from(facts.keys).unwrap_or(u8::MAX);
-    (some_keys(facts, 10), 0..known).prop_map(|(keys, prefix)| {
-        let sets = keys.iter().map(|&key| Op::Set(Draft::lasting(key)));
-        let reads = keys.iter().map(|&key| Op::Get(key));
-        let steps: Vec<Op> = sets.chain([Op::ClearPrefix(prefix)]).chain(reads).collect();
-        Plan { tasks: vec![steps.into_iter().map(Step::own).collect()], ..Plan::default() }
-    })
+    (some_keys(facts, 10), any::<proptest::sample::Index>(), proptest::option::weighted(0.3, 0..known))
+        .prop_map(|(keys, one, any)| {
+            let prefix = any.unwrap_or_else(|| *one.get(&keys));
+            let sets = keys.iter().map(|&key| Op::Set(Draft::lasting(key)));
+            let reads = keys.iter().map(|&key| Op::Get(key));
+            let steps: Vec<Op> = sets.chain([Op::ClearPrefix(prefix)]).chain(reads).collect();
+            Plan { tasks: vec![steps.into_iter().map(Step::own).collect()], ..Plan::default() }
+        })
 }
 
 fn ranged(lab: &Lab, trace: &Trace) -> Result<(), Finding> {

@@ -2,6 +2,7 @@
 
 mod bounds;
 mod cancel;
+mod conformance;
 mod foreign;
 mod kill;
 mod laws;
