@@ -55,12 +55,14 @@ guide!(performance, "What each layer costs, as ratios, and how to measure them."
 
 /// The store of [`testing_your_store`], and what the page says of it.
 #[cfg(test)]
+#[expect(unreachable_pub, reason = "in the package of the guide it is public")]
 mod sqlite {
     include!("guide/sqlite.rs");
     include!("guide/clear_prefix.rs");
 
     use crate::testkit::{Site, conformance};
 
+    #[expect(clippy::needless_pass_by_value, reason = "the kit hands the site over")]
     fn open(site: Site) -> Sqlite {
         Sqlite::open(&site.directory().join("cache.sqlite")).unwrap()
     }

@@ -44,12 +44,14 @@ struct Hooks<S: Store> {
     reopen: Option<Construct<S>>,
     second: Option<Construct<S>>,
     corrupt: Option<Arc<Corrupt<S>>>,
-    outage: Option<Arc<dyn Fn(&S, bool) + Send + Sync>>,
-    evict: Option<Arc<dyn Fn(&S) -> bool + Send + Sync>>,
+    outage: Option<Arc<Outage<S>>>,
+    evict: Option<Arc<GiveUp<S>>>,
     clear_prefix: Option<Arc<ClearRange<S>>>,
 }
 
 type Corrupt<S> = dyn Fn(&S, &<S as Store>::Key, &mut dyn FnMut(Vec<u8>) -> Vec<u8>) -> bool + Send + Sync;
+type Outage<S> = dyn Fn(&S, bool) + Send + Sync;
+type GiveUp<S> = dyn Fn(&S) -> bool + Send + Sync;
 type ClearRange<S> = dyn Fn(Arc<S>, OwnedKey<S>) -> BoxFuture<'static, Result<()>> + Send + Sync;
 
 /// Begins the check of a store. `make` makes an empty one for each case, in a namespace of its own.

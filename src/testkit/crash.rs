@@ -194,8 +194,8 @@ where
             let _inside = runtime.enter();
             open(&scratch.0)
         };
-        for key in 0..KEYS {
-            let found = runtime.block_on(store.get(keys[key].borrow()));
+        for (key, name) in keys.iter().enumerate().take(KEYS) {
+            let found = runtime.block_on(store.get(name.borrow()));
             let before = held.get(&key).copied();
             let after = {
                 let mut changed = held.clone();
@@ -380,7 +380,7 @@ mod tests {
 
     impl Files {
         fn path(&self, key: &str) -> PathBuf {
-            self.dir.join(key.bytes().map(|byte| format!("{byte:02x}")).collect::<String>() + ".entry")
+            self.dir.join(crate::testkit::runner::hexadecimal(key.as_bytes()) + ".entry")
         }
     }
 

@@ -44,6 +44,7 @@
 //! | [`conformance!`] | a store: one named test a law |
 //! | [`check`], [`check_async`] | a store, by a builder: one report of all laws |
 //! | [`check_with`] | the same, for keys and values of types that the kit does not know |
+//! | [`crash_conformance!`], [`check_crashes`] | a durable store, whose process is killed |
 //! | `check_adapter` | an adapter, over stores that the kit makes |
 //! | `check_chain` | two tiers as one |
 //! | `check_engine` | a cache: any settings, over any store |
@@ -56,13 +57,15 @@
 //! | block | is |
 //! | --- | --- |
 //! | [`Model`] | the simplest store that keeps every law |
-//! | [`Faulty`], [`Faults`], [`Fault`] | a store that fails, hangs, panics or refuses when it is told to |
+//! | [`Faulty`], [`Faults`], [`Fault`] | a store that fails, waits, panics, tears, lies when it is told to |
 //! | [`Minimal`] | a store without its overrides |
 //! | [`Recorded`], [`History`] | calls written down, and whether a register explains them |
 //! | [`Sim`], [`SimRuntime`], [`Task`], [`Stall`] | an executor on one thread and virtual time, which polls only who was woken |
 //! | [`Schedule`], [`schedules`], [`seeds`], [`explore`], [`replay`] | who runs next: by chance, by a list, every way there is |
 //! | [`Gate`], [`yield_now`] | points at which a task waits |
 //! | [`SampleKey`], [`SampleValue`] | keys that stores mix up, values by number |
+//! | [`keys`], [`values`], [`instants`], [`lifetimes`], [`entries`], [`histories`] | strategies for proptest |
+//! | [`play`], [`answers`] | what a store answers to a history |
 //! | [`ManualClock`](crate::ManualClock) | time that a test moves |
 //!
 //! # Environment

@@ -432,8 +432,14 @@ pub(crate) fn message(panic: &(dyn Any + Send)) -> String {
 fn write_replay<C: Case>(settings: &Settings, law: LawName, case: &C) -> String {
     // Plain data: postcard refuses no such type.
     let bytes = postcard::to_stdvec(case).unwrap_or_default();
-    let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let digits = hexadecimal(&bytes);
     format!("{}/{}/{digits}", settings.name, law.name)
+}
+
+/// Two digits a byte.
+pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
+    let digit = |half: u8| char::from_digit(half.into(), 16).unwrap_or_default();
+    bytes.iter().flat_map(|&byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
 fn read_replay<C: Case>(replay: &str, settings: &Settings, law: LawName) -> Result<C, String> {

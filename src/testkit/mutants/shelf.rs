@@ -89,7 +89,7 @@ impl Shelf {
             _ => life,
         };
         let (version, tags) = (entry.version().cloned(), entry.tags().to_vec());
-        let mut tags: Vec<String> = tags.iter().map(|tag| tag.to_string()).collect();
+        let mut tags: Vec<String> = tags.iter().map(ToString::to_string).collect();
         match self.bug {
             "tags_dropped" => tags.clear(),
             "tags_sorted" => tags.sort(),

@@ -1,6 +1,8 @@
 //! The power of the kit, measured.
 
-use super::{Trial, all, healthy};
+use std::fmt::Write;
+
+use super::{Mutant, Trial, all, healthy};
 
 /// Every mutant falls to its law, at the default number of cases, by a history no longer than its line says.
 #[test]
@@ -13,8 +15,8 @@ fn every_mutant_is_killed() {
         let report = (mutant.check)(&Trial { cases: None, seed: 0, only: Some(mutant.law) });
         match report.failures().find(|failure| failure.law == mutant.law) {
             Some(failure) => {
-                table +=
-                    &format!("| {} | {} | {} | {} |\n", mutant.name, mutant.wrong, mutant.law, failure.steps);
+                let Mutant { name, wrong, law, .. } = mutant;
+                let _ = writeln!(table, "| {name} | {wrong} | {law} | {} |", failure.steps);
                 if failure.steps <= mutant.steps {
                     killed += 1;
                 } else {

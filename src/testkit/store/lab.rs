@@ -67,7 +67,7 @@ impl Lab {
         let stage = Stage::new(Arc::clone(&world), plan);
         let end = match (&self.runtime, clock) {
             (Some(runtime), _) => self.on_tokio(runtime, &stage, plan),
-            (None, clock) => self.on_sim(&stage, plan, clock.as_ref()),
+            (None, clock) => Self::on_sim(&stage, plan, clock.as_ref()),
         };
         stage.trace(end)
     }
@@ -130,7 +130,7 @@ impl Lab {
         stage.trace(end)
     }
 
-    fn on_sim(&self, stage: &Stage, plan: &Plan, clock: Option<&ManualClock>) -> End {
+    fn on_sim(stage: &Stage, plan: &Plan, clock: Option<&ManualClock>) -> End {
         let mut sim = Sim::new(Schedule::script(plan.schedule.clone()));
         if let Some(clock) = clock {
             sim.drive(clock);

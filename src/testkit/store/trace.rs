@@ -454,7 +454,7 @@ impl<'a> Oracle<'a> {
                 One::Done => become_none(held, true),
                 One::Failed(..) if writes => held.extend([Some(number), None]),
                 One::Failed(..) if matches!(event.op, Op::Remove(_) | Op::RemoveMany(_)) => {
-                    become_none(held, false)
+                    become_none(held, false);
                 }
                 One::Saw(seen) | One::Shown(seen @ Some(_)) => {
                     let seen = seen.as_ref().map(|seen| seen.draft.unwrap_or(u32::MAX));
@@ -464,7 +464,8 @@ impl<'a> Oracle<'a> {
                         })
                     };
                     let may_go = self.may_forget || held.iter().any(dead);
-                    if !held.contains(&seen) && !(seen.is_none() && may_go) {
+                    let lost = seen.is_none() && may_go;
+                    if !held.contains(&seen) && !lost {
                         return Err(Self::surprise(self.trace, event, held, seen));
                     }
                     *held = vec![seen];

@@ -129,6 +129,9 @@ pub(crate) enum Role {
     SecondClient,
 }
 
+/// Makes a value of a number, and a witness of it.
+type Witnessed<V> = fn(u32) -> Option<(V, Witness)>;
+
 /// How places of a plan become keys and values.
 pub(crate) struct Cast<K: Key + ?Sized, V> {
     pub(crate) corpus: Vec<K::Owned>,
@@ -136,7 +139,7 @@ pub(crate) struct Cast<K: Key + ?Sized, V> {
     pub(crate) value: Box<dyn Fn(u32) -> V + Send + Sync>,
     pub(crate) sized: Option<fn(u32, usize) -> Option<V>>,
     pub(crate) numbered: Option<fn(u32) -> K::Owned>,
-    pub(crate) witnessed: Option<fn(u32) -> Option<(V, Witness)>>,
+    pub(crate) witnessed: Option<Witnessed<V>>,
 }
 
 /// The stores of a case, as a plan sees them.
@@ -152,7 +155,7 @@ pub(crate) trait World: Send + Sync {
     /// The names of the keys.
     fn names(&self) -> Vec<String>;
     /// Puts a value with a witness under the first key.
-    fn plant_witness<'a>(&'a self, number: u32) -> BoxFuture<'a, Option<Witness>>;
+    fn plant_witness(&self, number: u32) -> BoxFuture<'_, Option<Witness>>;
 }
 
 pub(crate) struct Typed<K: Key + ?Sized, V> {
@@ -504,7 +507,7 @@ where
         self.cast.names.clone()
     }
 
-    fn plant_witness<'a>(&'a self, number: u32) -> BoxFuture<'a, Option<Witness>> {
+    fn plant_witness(&self, number: u32) -> BoxFuture<'_, Option<Witness>> {
         Box::pin(async move {
             let (value, witness) = self.cast.witnessed.and_then(|make| make(number))?;
             let entry = Entry::new(value, Draft::lasting(0).lifetime());
@@ -520,7 +523,7 @@ fn failed(error: &Error) -> One {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
-        text += &format!("{SOURCE}{cause}");
+        text = format!("{text}{SOURCE}{cause}");
         source = cause.source();
     }
     One::Failed(error.kind(), text)
