@@ -288,6 +288,12 @@ where
         self
     }
 
+    /// Runs one case again in place of all others, as the `LARDER_REPLAY` of a failure names it.
+    pub fn replay(mut self, replay: impl Into<String>) -> Self {
+        self.settings.replay = Some(replay.into());
+        self
+    }
+
     /// Runs every law, and tells what became of it.
     ///
     /// # Panics

@@ -380,7 +380,8 @@ mod tests {
 
     impl Files {
         fn path(&self, key: &str) -> PathBuf {
-            self.dir.join(crate::testkit::runner::hexadecimal(key.as_bytes()) + ".entry")
+            let name = crate::codec::KeyCodec::encode(&crate::codec::Hex, key.as_bytes());
+            self.dir.join(name.unwrap().into_owned() + ".entry")
         }
     }
 

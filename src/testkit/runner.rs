@@ -2,7 +2,7 @@
 
 use std::any::Any;
 use std::cell::Cell;
-use std::fmt::Debug;
+use std::fmt::{Debug, Write as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -109,7 +109,7 @@ impl Settings {
             failure_persistence: self
                 .source
                 .map(|_| Box::new(FileFailurePersistence::SourceParallel("proptest-regressions")) as _),
-            max_shrink_iters: 4_000,
+            max_shrink_iters: 600,
             ..Config::default()
         };
         // Every law has dice of its own, so that one more law moves no other.
@@ -432,14 +432,12 @@ pub(crate) fn message(panic: &(dyn Any + Send)) -> String {
 fn write_replay<C: Case>(settings: &Settings, law: LawName, case: &C) -> String {
     // Plain data: postcard refuses no such type.
     let bytes = postcard::to_stdvec(case).unwrap_or_default();
-    let digits = hexadecimal(&bytes);
+    let mut digits = String::with_capacity(2 * bytes.len());
+    for byte in bytes {
+        // Writing into a string does not fail.
+        let _ = write!(digits, "{byte:02x}");
+    }
     format!("{}/{}/{digits}", settings.name, law.name)
-}
-
-/// Two digits a byte.
-pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
-    let digit = |half: u8| char::from_digit(half.into(), 16).unwrap_or_default();
-    bytes.iter().flat_map(|&byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
 fn read_replay<C: Case>(replay: &str, settings: &Settings, law: LawName) -> Result<C, String> {

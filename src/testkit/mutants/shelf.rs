@@ -842,6 +842,12 @@ fn shelf(bug: &'static str, trial: &Trial) -> Check<Shelf> {
     if let Some(law) = trial.only { check.only(law) } else { check }
 }
 
+/// The check of a bug with a case to run again.
+#[cfg(test)]
+pub(super) fn replayed(bug: &'static str, replay: &str) -> crate::testkit::Report {
+    shelf(bug, &Trial { cases: None, seed: 0, only: None }).replay(replay).run()
+}
+
 pub(super) fn mutants() -> Vec<Mutant> {
     let mutant = |&(name, wrong, law, steps): &Line| Mutant {
         name,

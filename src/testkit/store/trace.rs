@@ -464,8 +464,8 @@ impl<'a> Oracle<'a> {
                         })
                     };
                     let may_go = self.may_forget || held.iter().any(dead);
-                    let lost = seen.is_none() && may_go;
-                    if !held.contains(&seen) && !lost {
+                    let allowed = held.contains(&seen) || (seen.is_none() && may_go);
+                    if !allowed {
                         return Err(Self::surprise(self.trace, event, held, seen));
                     }
                     *held = vec![seen];

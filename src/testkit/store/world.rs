@@ -129,7 +129,7 @@ pub(crate) enum Role {
     SecondClient,
 }
 
-/// Makes a value of a number, and a witness of it.
+/// Makes a value with a witness, if its type can have one.
 type Witnessed<V> = fn(u32) -> Option<(V, Witness)>;
 
 /// How places of a plan become keys and values.

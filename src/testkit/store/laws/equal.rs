@@ -123,9 +123,9 @@ fn bulk_is_single(lab: &Lab, plan: &Plan) -> Result<(), Finding> {
 }
 
 fn same(lab: &Lab, plan: &Plan, shape: Shape, what: &str) -> Result<(), Finding> {
-    let (own, other) = (calm(lab, plan)?, lab.run_as(plan, shape));
+    let (bare, other) = (calm(lab, plan)?, lab.run_as(plan, shape));
     other.ended()?;
-    compare(&own, &other, what)
+    compare(&bare, &other, what)
 }
 
 /// The answers of two runs, call by call. What a peek does not say, and what a default cannot count, is open.

@@ -163,15 +163,24 @@ fn some_keys(facts: &Facts, most: u8) -> impl Strategy<Value = Vec<u8>> + use<> 
     })
 }
 
+/// The whole corpus at once, so that no two keys of it meet unseen.
+fn all_keys(facts: &Facts) -> impl Strategy<Value = Vec<u8>> + use<> {
+    Just((0..facts.fitting(u8::MAX)).collect())
+}
+
 fn hostile(facts: &Facts) -> impl Strategy<Value = Plan> + use<> {
-    (some_keys(facts, 12), any::<u64>()).prop_map(|(keys, removed)| {
-        let sets = keys.iter().map(|&key| Op::Set(Draft::lasting(key)));
-        let gone = keys.iter().enumerate().filter(|(index, _)| removed >> (index % 64) & 1 == 1);
-        let removes = gone.map(|(_, &key)| Op::Remove(key));
-        let reads = || keys.iter().map(|&key| Op::Get(key));
-        let steps: Vec<Op> = sets.chain(reads()).chain(removes).chain(reads()).collect();
-        Plan { tasks: vec![steps.into_iter().map(Step::own).collect()], ..Plan::default() }
-    })
+    (prop_oneof![9 => some_keys(facts, 12), 1 => all_keys(facts)], any::<u64>(), any::<[u64; 2]>()).prop_map(
+        |(keys, removed, absent)| {
+            let chosen = |mask: u64| move |(index, _): &(usize, &u8)| mask >> (index % 64) & 1 == 1;
+            // One in four is read and never written.
+            let written = |item: &(usize, &u8)| !chosen(absent[0] & absent[1])(item);
+            let sets = keys.iter().enumerate().filter(written).map(|(_, &key)| Op::Set(Draft::lasting(key)));
+            let removes = keys.iter().enumerate().filter(chosen(removed)).map(|(_, &key)| Op::Remove(key));
+            let reads = || keys.iter().map(|&key| Op::Get(key));
+            let steps: Vec<Op> = sets.chain(reads()).chain(removes).chain(reads()).collect();
+            Plan { tasks: vec![steps.into_iter().map(Step::own).collect()], ..Plan::default() }
+        },
+    )
 }
 
 /// A key that the store cannot take may be refused by name, and by nothing else.
