@@ -87,6 +87,7 @@ fn judge(fixed: bool) -> Report {
         .max_entries(2)
         .evicts(Order::LeastRecentlyUsed)
         .counts()
+        .cases(64)
         .run()
 }
 

@@ -47,11 +47,11 @@ fn a_small_lru() {
 #[test]
 fn tiers_that_weigh() {
     let weigher = || Weigher::new(|key: &str, value: &String| (key.len() + value.len()) as u64);
-    let weighed = check("weighed memory", move |_| Memory::<str, String>::weighing(8_192, weigher()));
-    weighed.peeks().counts().weighs().max_bytes(8_192).evicts_on_demand().run().assert();
+    let tier = check("weighed memory", move |_| Memory::<str, String>::weighing(8_192, weigher()));
+    tier.peeks().counts().weighs().max_bytes(8_192).evicts_on_demand().run().assert();
     let weigher = || Weigher::new(|key: &str, value: &String| (key.len() + value.len()) as u64);
-    let weighed = check("weighed lru", move |_| Lru::<str, String>::weighing(8_192, weigher()));
-    weighed.peeks().counts().weighs().max_bytes(8_192).evicts_on_demand().run().assert();
+    let tier = check("weighed lru", move |_| Lru::<str, String>::weighing(8_192, weigher()));
+    tier.peeks().counts().weighs().max_bytes(8_192).evicts_on_demand().run().assert();
     let limited = check("limited memory", |_| Memory::<str, Bytes>::new(1_000).byte_limited(16_384));
     limited.peeks().counts().weighs().max_bytes(16_384).evicts_on_demand().clears_prefixes().run().assert();
 }
