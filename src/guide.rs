@@ -8,6 +8,8 @@ macro_rules! pages {
 [semantics]: crate::guide::semantics
 [writing-a-store]: crate::guide::writing_a_store
 [writing-an-adapter]: crate::guide::writing_an_adapter
+[testing-your-store]: crate::guide::testing_your_store
+[testing]: crate::guide::testing
 [contributing]: crate::guide::contributing
 [wire-format]: crate::guide::wire_format
 [design]: crate::guide::design
@@ -35,6 +37,12 @@ guide!(
     "How to write an adapter, with a checklist of files.",
     "../docs/writing-an-adapter.md"
 );
+guide!(
+    testing_your_store,
+    "How to test a store of yours by the laws, from an empty file to a green table.",
+    "../docs/testing-your-store.md"
+);
+guide!(testing, "How larder is tested: the kit, its laws, the bugs that it must find.", "../docs/testing.md");
 guide!(contributing, "How to change larder: habits, tests, commits.", "../docs/contributing.md");
 guide!(
     wire_format,
@@ -44,6 +52,34 @@ guide!(
 guide!(design, "Why larder is built as it is.", "../docs/design.md");
 guide!(architecture, "A map of the code by name.", "../docs/architecture.md");
 guide!(performance, "What each layer costs, as ratios, and how to measure them.", "../docs/performance.md");
+
+/// The store of [`testing_your_store`], and what the page says of it.
+#[cfg(test)]
+#[expect(unreachable_pub, reason = "in the package of the guide it is public")]
+mod sqlite {
+    include!("guide/sqlite.rs");
+    include!("guide/clear_prefix.rs");
+
+    use crate::testkit::{Site, conformance};
+
+    #[expect(clippy::needless_pass_by_value, reason = "the kit hands the site over")]
+    fn open(site: Site) -> Sqlite {
+        Sqlite::open(&site.directory().join("cache.sqlite")).unwrap()
+    }
+
+    conformance! {
+        name: a_sqlite_store,
+        store: open,
+        promises: |check| check.counts().clears_prefixes().reopen(open).second_client(open).cases(8),
+    }
+
+    #[test]
+    fn the_page_shows_the_store_that_is_tested() {
+        let page = include_str!("../docs/testing-your-store.md");
+        assert!(page.contains(include_str!("guide/sqlite.rs")));
+        assert!(page.contains(include_str!("guide/clear_prefix.rs")));
+    }
+}
 
 #[cfg(test)]
 mod tests {

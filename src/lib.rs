@@ -58,14 +58,20 @@
 //! | feature | default | brings |
 //! | --- | --- | --- |
 //! | `json` | yes | [`codec::Json`](crate::codec), by `serde_json` |
+//! | `testkit` | | `testkit`, which judges stores by the laws, by `proptest`; for tests |
 //!
 //! # Guides
 //!
 //! [What every stack promises](guide::semantics), [the map of the code](guide::architecture),
 //! [why it is so](guide::design), [writing a store](guide::writing_a_store),
-//! [writing an adapter](guide::writing_an_adapter), [the bytes of an entry](guide::wire_format),
+//! [testing your store](guide::testing_your_store), [writing an adapter](guide::writing_an_adapter),
+//! [how larder is tested](guide::testing), [the bytes of an entry](guide::wire_format),
 //! [what each layer costs](guide::performance), [contributing](guide::contributing).
 #![forbid(unsafe_code)]
+
+// The store of a guide is written as its reader writes it.
+#[cfg(test)]
+extern crate self as larder;
 
 mod adapters;
 mod cache;

@@ -297,7 +297,7 @@ where
     /// Runs every law, and tells what became of it.
     ///
     /// # Panics
-    /// If a skip names no law, or a promise cannot be tried: the message says what to write.
+    /// If a skip or [`only`](Self::only) names no law, or a promise cannot be tried: the message says what to write.
     pub fn run(&self) -> Report {
         let laws = all();
         let names: Vec<_> = laws.iter().map(|law| law.name).collect();

@@ -153,10 +153,10 @@ impl<K: Clone + Ord + Debug, T: Clone + Eq + Debug> History<K, T> {
 
     /// Whether a register that begins empty and may forget this much explains the history of each key.
     pub fn check(&self, loss: Loss) -> Result<(), Violation> {
-        for key in self.keys() {
+        for (index, key) in self.keys().into_iter().enumerate() {
             let events = self.of(&key);
             if !Search::new(&events, loss).explains(0, None) {
-                return Err(Violation { text: timeline(&format!("{key:?}"), &events, loss) });
+                return Err(Violation { key: index, text: timeline(&format!("{key:?}"), &events, loss) });
             }
         }
         Ok(())
@@ -214,6 +214,8 @@ impl<K, T> Drop for Running<K, T> {
 #[derive(Debug)]
 pub struct Violation {
     text: String,
+    /// Which of [`History::keys`].
+    pub(crate) key: usize,
 }
 
 impl Display for Violation {

@@ -96,6 +96,12 @@ macro_rules! __conformance {
             )*
         }
     };
+    ($($other:tt)*) => {
+        compile_error!(
+            "conformance! is written with these fields, in this order: `name: a_name, store: |site| .., promises: |check| ..`; \
+             `promises` may be left out"
+        );
+    };
 }
 
 #[cfg(test)]

@@ -1,4 +1,83 @@
-//! Any store, any stack, judged by the laws. (Front page to come.)
+//! Any store judged by the laws: it finds the bug, makes its history short, and explains it.
+//!
+//! Point it at a store of yours. Every store is tried on what the contract of [`Store`](crate::Store) asks
+//! of all of them, and on what it promises beyond that. [`guide::testing_your_store`](crate::guide::testing_your_store)
+//! leads through it; [`guide::testing`](crate::guide::testing) lists the laws.
+//!
+//! ```
+//! use larder::testkit::check;
+//! use larder::{Entry, Lru, Result, SetOutcome, Store};
+//!
+//! /// Forgets what version and tags were.
+//! struct Careless(Lru<str, String>);
+//!
+//! impl Store for Careless {
+//!     type Key = str;
+//!     type Value = String;
+//!
+//!     async fn get(&self, key: &str) -> Result<Option<Entry<String>>> {
+//!         self.0.get(key).await
+//!     }
+//!     async fn set(&self, key: &str, entry: Entry<String>) -> Result<SetOutcome> {
+//!         let lifetime = entry.lifetime();
+//!         self.0.set(key, Entry::new(entry.into_value(), lifetime)).await
+//!     }
+//!     async fn remove(&self, key: &str) -> Result<()> {
+//!         self.0.remove(key).await
+//!     }
+//!     async fn clear(&self) -> Result<()> {
+//!         self.0.clear().await
+//!     }
+//! }
+//!
+//! let report = check("careless", |_site| Careless(Lru::new(1_000))).cases(64).run();
+//! let failure = report.failures().next().expect("it is");
+//! assert_eq!(failure.law, "s1_every_field_comes_back");
+//! assert_eq!(failure.steps, 2);
+//! println!("{report}"); // `.assert()` in a test
+//! ```
+//!
+//! # Checks
+//!
+//! | call | judges |
+//! | --- | --- |
+//! | [`conformance!`] | a store: one named test a law |
+//! | [`check`], [`check_async`] | a store, by a builder: one report of all laws |
+//! | [`check_with`] | the same, for keys and values of types that the kit does not know |
+//! | [`crash_conformance!`], [`check_crashes`] | a durable store, whose process is killed |
+//! | `check_adapter` | an adapter, over stores that the kit makes |
+//! | `check_chain` | two tiers as one |
+//! | `check_engine` | a cache: any settings, over any store |
+//! | `check_stacks` | compositions of all adapters and tiers, and the equations between them |
+//!
+//! # Building blocks
+//!
+//! For tests of your own:
+//!
+//! | block | is |
+//! | --- | --- |
+//! | [`Model`] | the simplest store that keeps every law |
+//! | [`Faulty`], [`Faults`], [`Fault`] | a store that fails, waits, panics, tears, lies when it is told to |
+//! | [`Minimal`] | a store without its overrides |
+//! | [`Recorded`], [`History`] | calls written down, and whether a register explains them |
+//! | [`Sim`], [`SimRuntime`], [`Task`], [`Stall`] | an executor on one thread and virtual time, which polls only who was woken |
+//! | [`Schedule`], [`schedules`], [`seeds`], [`explore`], [`replay`] | who runs next: by chance, by a list, every way there is |
+//! | [`Gate`], [`yield_now`] | points at which a task waits |
+//! | [`SampleKey`], [`SampleValue`] | keys that stores mix up, values by number |
+//! | [`keys`], [`values`], [`instants`], [`lifetimes`], [`entries`], [`histories`] | strategies for proptest |
+//! | [`play`], [`answers`] | what a store answers to a history |
+//! | [`ManualClock`](crate::ManualClock) | time that a test moves |
+//!
+//! # Environment
+//!
+//! | variable | sets |
+//! | --- | --- |
+//! | `LARDER_CASES` | cases a law; 256 unless told |
+//! | `LARDER_SEED` | where cases are drawn from; 0 unless told |
+//! | `LARDER_REPLAY` | the one case to run, as a failure prints it |
+//!
+//! Nothing else is read, and the same seed prints the same report. Only
+//! [`real_time`](Check::real_time) and the law `s3_a_register_on_real_threads` leave anything to chance.
 
 mod adapter;
 mod chain;

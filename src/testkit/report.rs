@@ -122,11 +122,15 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "broken: {}", self.law)?;
         writeln!(f, "  why it matters: {}", self.why)?;
-        writeln!(f, "  the shortest history that breaks it ({}):\n", operations(self.steps))?;
-        for line in self.timeline.lines() {
-            writeln!(f, "    {}", line.trim_end())?;
+        if self.timeline.is_empty() {
+            writeln!(f, "  a history that breaks it has {}; `again` runs it\n", operations(self.steps))?;
+        } else {
+            writeln!(f, "  the shortest history that breaks it ({}):\n", operations(self.steps))?;
+            for line in self.timeline.lines() {
+                writeln!(f, "    {}", line.trim_end())?;
+            }
+            writeln!(f)?;
         }
-        writeln!(f)?;
         writeln!(f, "  expected: {}", self.expected)?;
         writeln!(f, "  got:      {}", self.got)?;
         if !self.cause.is_empty() {
@@ -157,7 +161,7 @@ impl Report {
         writeln!(f, "{:width$}  {:>6}  {:>5}  result", self.name, "cases", "time")?;
         for law in &self.laws {
             let time = match law.time.as_secs() {
-                0 => "<1 s".to_owned(),
+                0..5 => "<5 s".to_owned(),
                 seconds => format!("{seconds} s"),
             };
             match &law.outcome {

@@ -1,11 +1,12 @@
 //! Runs one law over many cases: seeds, shrinking, replay, and a watch over a thread that may be blocked.
 
 use std::any::Any;
+use std::cell::Cell;
 use std::fmt::Debug;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use proptest::strategy::BoxedStrategy;
@@ -48,12 +49,14 @@ pub(crate) struct Settings {
 
 impl Settings {
     /// The settings of a check, as the environment overrides them.
+    ///
+    /// # Panics
+    /// If a variable is set and is no number: it would change nothing, and nobody would notice.
     pub(crate) fn new(name: impl Into<String>) -> Self {
-        let number = |name| std::env::var(name).ok().and_then(|text| text.trim().parse().ok());
         Self {
             name: name.into(),
-            cases: number("LARDER_CASES").and_then(|cases| u32::try_from(cases).ok()).unwrap_or(CASES),
-            seed: number("LARDER_SEED").unwrap_or(0),
+            cases: number("LARDER_CASES", CASES),
+            seed: number("LARDER_SEED", 0),
             replay: std::env::var("LARDER_REPLAY").ok(),
             patience: Duration::from_secs(10),
             budget: None,
@@ -74,12 +77,13 @@ impl Settings {
         Some(LawReport::skipped(law.name, why.clone()))
     }
 
-    /// Panics if a skip names no law: it would skip nothing, and nobody would notice.
+    /// Panics if a skip or `only` names no law: it would skip nothing or run nothing, and nobody would notice.
     pub(crate) fn know(&self, laws: &[LawName]) {
-        let known = |name: &str| laws.iter().any(|law| law.name == name);
-        for (name, _) in &self.skips {
-            let names: Vec<_> = laws.iter().map(|law| law.name).collect();
-            assert!(known(name), "skip: no law is named `{name}`; there are: {}", names.join(", "));
+        let names: Vec<_> = laws.iter().map(|law| law.name).collect();
+        let skips = self.skips.iter().map(|(name, _)| ("skip", name));
+        for (call, name) in skips.chain(self.only.iter().map(|name| ("only", name))) {
+            let known = names.contains(&name.as_str());
+            assert!(known, "{call}: no law is named `{name}`; there are: {}", names.join(", "));
         }
     }
 
@@ -117,6 +121,12 @@ impl Settings {
         }
         TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &seed))
     }
+}
+
+fn number<N: std::str::FromStr>(variable: &str, default: N) -> N {
+    let Ok(text) = std::env::var(variable) else { return default };
+    let Ok(number) = text.trim().parse() else { panic!("{variable}: `{text}` is not such a number") };
+    number
 }
 
 /// The methods that every check has, for a struct with a field `settings`.
@@ -242,7 +252,7 @@ impl<C: Case> Watched<C> {
         Arc::new(move |case| {
             *slot.lock() = Some(case.clone());
             // A panic of the store is caught where it runs; this one is of its constructor or of the kit.
-            let result = catch_unwind(AssertUnwindSafe(|| judge(case)))
+            let result = quietly(|| catch_unwind(AssertUnwindSafe(|| judge(case))))
                 .unwrap_or_else(|panic| Err(panicked(&message(&*panic))));
             // Nobody listens any more: then the report is out already.
             let _ = alive.send(Message::Alive);
@@ -301,18 +311,22 @@ fn search<C: Case>(
     tries: &AtomicU32,
 ) -> Option<(C, Finding)> {
     let watch = Stopwatch::start();
+    let last = Mutex::new(None);
     let found = settings.runner(law.name).run(cases, |case| {
         if settings.budget.is_some_and(|budget| watch.elapsed() > budget) {
             return Ok(());
         }
         tries.fetch_add(1, Ordering::SeqCst);
-        judge(&case).map_err(|finding| TestCaseError::fail(finding.got))
+        judge(&case).map_err(|finding| {
+            *last.lock() = Some(finding.clone());
+            TestCaseError::fail(finding.got)
+        })
     });
     let Err(TestError::Fail(_, case)) = found else { return None };
     // The same case twice, or it is not the case that decides.
     match judge(&case) {
         Err(finding) => Some(polish(case, finding, judge)),
-        Ok(()) => Some((case, unsteady())),
+        Ok(()) => Some((case, unsteady(last.lock().take()))),
     }
 }
 
@@ -334,7 +348,12 @@ fn polish<C: Case>(mut case: C, mut finding: Finding, judge: &Judge<C>) -> (C, F
 
 fn broken<C: Case>(settings: &Settings, law: LawName, case: &C, finding: Finding) -> Outcome {
     let Finding { timeline, expected, got, cause } = finding;
-    let replay = format!("LARDER_REPLAY='{}' cargo test {}", write_replay(settings, law, case), law.name);
+    // `conformance!` has a test for each law; of any other test the kit does not know the name.
+    let test = match &settings.only {
+        Some(_) => format!("cargo test {}", law.name),
+        None => "cargo test".to_owned(),
+    };
+    let replay = format!("LARDER_REPLAY='{}' {test}", write_replay(settings, law, case));
     let steps = case.steps();
     Outcome::Broken(Box::new(Failure {
         law: law.name,
@@ -359,6 +378,28 @@ fn blocked(patience: Duration) -> Finding {
     }
 }
 
+thread_local! {
+    static QUIET: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Keeps the panic hook from printing a trace for each of the thousands of cases in which a store panics: the report
+/// tells of the shortest one.
+fn quietly<T>(work: impl FnOnce() -> T) -> T {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let previous = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            if !QUIET.get() {
+                previous(panic);
+            }
+        }));
+    });
+    QUIET.set(true);
+    let done = work();
+    QUIET.set(false);
+    done
+}
+
 fn panicked(message: &str) -> Finding {
     Finding {
         timeline: String::new(),
@@ -368,11 +409,12 @@ fn panicked(message: &str) -> Finding {
     }
 }
 
-fn unsteady() -> Finding {
+fn unsteady(last: Option<Finding>) -> Finding {
+    let (timeline, got) = last.map_or_else(Default::default, |last| (last.timeline, last.got));
     Finding {
-        timeline: String::new(),
+        timeline,
         expected: "the same case, run again, has the same end".to_owned(),
-        got: "it failed, and then it did not".to_owned(),
+        got: format!("it failed ({got}), and then it did not"),
         cause: "state that is shared between instances or survives a case, real threads, a clock or dice \
                 that were not injected"
             .to_owned(),

@@ -15,6 +15,7 @@ use crate::testkit::Model;
 use crate::testkit::{Call, History, Loss, Recorded, Reply};
 use crate::testkit::{Fault, Faulty};
 use crate::testkit::{Gate, yield_now};
+use crate::testkit::{Minimal, Site, check};
 use crate::testkit::{Schedule, explore, schedules, seeds};
 use crate::testkit::{Sim, Stall};
 use crate::time::{Clock, ManualClock, Timestamp};
@@ -613,4 +614,37 @@ proptest! {
             return Err(TestCaseError::fail(violation.to_string()));
         }
     }
+}
+
+#[test]
+fn a_site_has_an_empty_directory_that_goes_with_its_case() {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let all = Arc::clone(&seen);
+    let make = move |site: Site| {
+        let directory = site.directory();
+        assert_eq!(std::fs::read_dir(directory).unwrap().count(), 0);
+        std::fs::write(directory.join("file"), "x").unwrap();
+        all.lock().push(directory.to_owned());
+        Model::<str, String>::new()
+    };
+    check("directories", make).cases(4).only("s5_two_stores_share_nothing").run().assert();
+    let seen = seen.lock();
+    assert!(seen.len() >= 8);
+    assert_eq!(seen.iter().collect::<HashSet<_>>().len(), seen.len());
+    assert!(seen.iter().all(|directory| !directory.exists()));
+}
+
+#[test]
+fn a_history_that_was_shortened_still_breaks_its_law() {
+    let unbounded = |_| Minimal(Model::<str, String>::new());
+    let report = check("unbounded", unbounded).max_entries(2).only("s10_bounds_hold_after_every_call").run();
+    let failure = report.failures().next().unwrap();
+    let reads: HashSet<_> = failure.timeline.lines().filter(|line| line.starts_with("get(")).collect();
+    assert_eq!(reads.len(), 3, "{failure}");
+}
+
+#[test]
+#[should_panic(expected = "only: no law is named `s3_nothing`")]
+fn a_law_that_there_is_not_is_not_kept() {
+    check("model", |_| Model::<str, String>::new()).only("s3_nothing").run().assert();
 }

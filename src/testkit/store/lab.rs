@@ -282,7 +282,12 @@ impl Stage {
     }
 
     fn trace(&self, end: End) -> Trace {
-        Trace { events: self.log.lock().events.clone(), end, names: self.world.names() }
+        Trace {
+            events: self.log.lock().events.clone(),
+            end,
+            names: self.world.names(),
+            tasks: self.tasks.len(),
+        }
     }
 }
 
@@ -321,7 +326,8 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         let mut log = self.log.lock();
-        let frozen = log.frozen;
+        // Whoever panics is not dropped by the plan.
+        let frozen = log.frozen || std::thread::panicking();
         let event = &log.events[self.index];
         if event.end.is_none() && !frozen {
             log.ticks += 1;

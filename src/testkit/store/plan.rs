@@ -176,9 +176,9 @@ impl Draft {
             Self { version: 0, ..self.clone() },
             Self { tags: Vec::new(), ..self.clone() },
             Self { size: 0, ..self.clone() },
-            Self { key: 0, ..self.clone() },
             Self { size: self.size / 2, ..self.clone() },
         ];
+        all.extend(plainer(self.key).map(|key| Self { key, ..self.clone() }));
         for index in 0..self.tags.len() {
             let mut fewer = self.clone();
             fewer.tags.remove(index);
@@ -187,6 +187,11 @@ impl Draft {
         all.retain(|draft| draft != self);
         all
     }
+}
+
+/// The harmless keys that come before this one.
+fn plainer(key: u8) -> impl Iterator<Item = u8> {
+    0..key.min(3)
 }
 
 /// How far an advance moves a clock that stands at `now`.
@@ -229,9 +234,9 @@ impl Op {
                 let earlier = (*at > 0).then_some(Self::GetAt(*key, 0));
                 std::iter::once(Self::Get(*key)).chain(earlier).collect()
             }
-            Self::Get(key) if *key > 0 => vec![Self::Get(0)],
-            Self::Peek(key) if *key > 0 => vec![Self::Peek(0)],
-            Self::Remove(key) if *key > 0 => vec![Self::Remove(0)],
+            Self::Get(key) => plainer(*key).map(Self::Get).collect(),
+            Self::Peek(key) => plainer(*key).map(Self::Peek).collect(),
+            Self::Remove(key) => plainer(*key).map(Self::Remove).collect(),
             Self::GetMany(keys) => {
                 let single = keys.iter().map(|&key| Self::Get(key));
                 single.chain(fewer(keys).into_iter().map(Self::GetMany)).collect()

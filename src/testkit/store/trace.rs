@@ -74,6 +74,8 @@ pub(crate) struct Trace {
     pub(crate) end: End,
     /// The corpus by place, for the timeline.
     pub(crate) names: Vec<String>,
+    /// How many tasks the plan has; what comes behind them is the look at what they left.
+    pub(crate) tasks: usize,
 }
 
 /// Where what a client writes is to be found.
@@ -93,6 +95,10 @@ impl Trace {
             End::Spun(who) => (
                 format!("the budget of polls is used up, and {who} is still runnable: the store spins"),
                 "a loop that wakes itself without progress",
+            ),
+            End::Panicked(what) if what.contains("Tokio") => (
+                format!("the store panicked: {what}"),
+                "the store needs tokio: check it over real time, `real_time(budget)`",
             ),
             End::Panicked(what) => {
                 (format!("the store panicked: {what}"), "an `unwrap` or an index that input can reach")
@@ -134,7 +140,8 @@ impl Trace {
                             self.describe(event),
                             seen.differs.join("; ")
                         ),
-                        "a codec that is not its own inverse, bytes that are cut or mixed",
+                        "a codec that is not its own inverse, bytes that are cut or mixed; or what another case left: make \
+                         each store empty, in the namespace of its site",
                     ));
                 };
                 if let Some(difference) = seen.differs.first() {
@@ -198,10 +205,11 @@ impl Trace {
             }
         }
         drop(running);
-        history.check(loss).map_err(|_| {
+        history.check(loss).map_err(|violation| {
+            let key = history.keys().into_iter().nth(violation.key).map_or(0, |(_, key)| key);
             self.finding(
                 "answers that one register, written and read in some order, can give",
-                "answers that no such order explains".to_owned(),
+                format!("answers under {} that no such order explains", self.key(key)),
                 "a write that takes effect after it was acknowledged or dropped, a read of a copy that was not \
                  removed, a value put back by whoever had read it before",
             )
@@ -289,7 +297,7 @@ impl Trace {
         let mut text = String::new();
         if tasks > 1 {
             for task in 0..tasks {
-                let name = format!("task {task}");
+                let name = if task < self.tasks { format!("task {task}") } else { "afterwards".to_owned() };
                 let _ = write!(text, "{name:width$}");
             }
             text.push('\n');
@@ -469,13 +477,19 @@ impl<'a> Oracle<'a> {
     }
 
     fn surprise(trace: &Trace, event: &Event, held: &[Option<u32>], seen: Option<u32>) -> Finding {
-        let words =
-            |held: &Option<u32>| held.map_or("nothing".to_owned(), |number| format!("entry {number}"));
+        let words = |held: &Option<u32>| match held {
+            None => "nothing".to_owned(),
+            Some(u32::MAX) => "a value that nobody wrote".to_owned(),
+            Some(number) => format!("entry {number}"),
+        };
         let expected = held.iter().map(words).collect::<Vec<_>>().join(" or ");
         let cause = match (held, seen) {
             ([Some(_)], None) => {
                 "an entry was dropped without need: by its freshness, by a key that is routed elsewhere, by a bound \
                  that counts wrong; a store that may forget at any time says so with `forgets`"
+            }
+            (_, Some(u32::MAX)) => {
+                "what another case left: make each store empty, in the namespace of its site; or bytes that are mixed"
             }
             ([None], Some(_)) => "what was removed is still somewhere: a copy, another name, an index",
             _ => "an older entry is back: a write that did not replace, a copy that was not dropped",

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
 use crate::dynamic::BoxStore;
 use crate::entry::Entry;
@@ -16,11 +17,25 @@ use crate::testkit::store::plan::{Damage, Draft, INSTANTS, Op, stride};
 use crate::testkit::store::trace::{One, Seen};
 use crate::time::{Clock, ManualClock, SystemClock, Timestamp};
 
-/// Where a store under test is made: a name that no other case has, and the clock.
+/// Where a store under test is made: a name that no other case has, a directory, and the clock.
 #[derive(Clone, Debug)]
 pub struct Site {
     namespace: Arc<str>,
     clock: SiteClock,
+    directory: Arc<Directory>,
+}
+
+/// A directory that is there from the first time it is asked for to the end of the case.
+#[derive(Debug, Default)]
+struct Directory(OnceLock<PathBuf>);
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        if let Some(path) = self.0.get() {
+            // What cannot be removed is left to whoever cleans up temporary files.
+            let _ = std::fs::remove_dir_all(path);
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -31,13 +46,29 @@ pub(crate) enum SiteClock {
 
 impl Site {
     pub(crate) fn new(namespace: &str, clock: SiteClock) -> Self {
-        Self { namespace: namespace.into(), clock }
+        Self { namespace: namespace.into(), clock, directory: Arc::default() }
     }
 
     /// A name of its own for every store that is made, to be used as a prefix, a table or a directory: letters,
     /// digits, `-`, `_` and `.`, at most 120 bytes. No name is the beginning of another, but some are close to it.
     pub fn namespace(&self) -> &str {
         &self.namespace
+    }
+
+    /// A directory of its own among the system's temporary files, empty when it is first asked for and removed with
+    /// the case. A store that is reopened, and a second client, are given the same one again.
+    ///
+    /// # Panics
+    /// If it cannot be made.
+    pub fn directory(&self) -> &Path {
+        self.directory.0.get_or_init(|| {
+            let path = std::env::temp_dir().join(&*self.namespace);
+            // Left by a process that was killed and had the number of this one.
+            let _ = std::fs::remove_dir_all(&path);
+            let made = std::fs::create_dir_all(&path);
+            assert!(made.is_ok(), "no directory {} for a case: {made:?}", path.display());
+            path
+        })
     }
 
     /// The clock of the case, which the kit moves. Over real time it is the system's.
@@ -64,6 +95,9 @@ pub(crate) enum Shape {
     OverNull,
     UnderMemory,
 }
+
+/// What stands between an error and its source in an answer.
+pub(crate) const SOURCE: &str = ", because of: ";
 
 /// A store, and what can be done to it beside its trait.
 pub(crate) struct Instance<K: Key + ?Sized, V> {
@@ -134,6 +168,8 @@ pub(crate) struct Typed<K: Key + ?Sized, V> {
     shift: u64,
     open: Mutex<BTreeMap<u8, Arc<Instance<K, V>>>>,
     written: Mutex<BTreeMap<u32, (u8, Entry<V>)>>,
+    /// By namespace. Dropped after the stores, and their directories with them.
+    sites: Mutex<BTreeMap<String, Site>>,
 }
 
 impl<K: Key + ?Sized, V: Value> Typed<K, V> {
@@ -148,8 +184,8 @@ impl<K: Key + ?Sized, V: Value> Typed<K, V> {
             SiteClock::Manual(_) => 0,
             SiteClock::Real => INSTANTS[0].saturating_sub(SystemClock.now().as_nanos()),
         };
-        let (open, written) = (Mutex::default(), Mutex::default());
-        Self { make, cast, shape, namespace, clock, shift, open, written }
+        let (open, written, sites) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Self { make, cast, shape, namespace, clock, shift, open, written, sites }
     }
 
     fn site(&self, on: u8) -> Site {
@@ -161,7 +197,8 @@ impl<K: Key + ?Sized, V: Value> Typed<K, V> {
             _ => "_a.",
         };
         let namespace = format!("{}{end}", self.namespace);
-        Site::new(&namespace, self.clock.clone())
+        let site = || Site::new(&namespace, self.clock.clone());
+        self.sites.lock().entry(namespace.clone()).or_insert_with(site).clone()
     }
 
     fn key(&self, place: u8) -> &K {
@@ -480,8 +517,16 @@ where
     }
 }
 
+/// The error's own words, then those of its sources, which may quote a value.
 fn failed(error: &Error) -> One {
-    One::Failed(error.kind(), error.to_string())
+    use std::error::Error as _;
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}{SOURCE}{cause}");
+        source = cause.source();
+    }
+    One::Failed(error.kind(), text)
 }
 
 fn written(result: Result<SetOutcome>) -> One {

@@ -213,8 +213,9 @@ fn bounded(lab: &Lab, trace: &Trace) -> Result<(), Finding> {
     }
     // Whoever does not count is counted.
     let last = trace.events.iter().rposition(|event| event.op == Op::Weight).map_or(0, |last| last + 1);
-    let found =
-        trace.events[last..].iter().filter(|event| matches!(event.answers(), [One::Saw(Some(_))])).count();
+    let hits = trace.events[last..].iter().filter(|event| matches!(event.answers(), [One::Saw(Some(_))]));
+    // A shorter history may read a key twice.
+    let found = hits.flat_map(|event| event.op.keys()).collect::<std::collections::BTreeSet<_>>().len();
     match lab.facts.max_entries {
         Some(max) if found as u64 > max => Err(trace.finding(
             &format!("at most {max} entries, as promised"),
@@ -257,10 +258,13 @@ fn ordered(lab: &Lab, trace: &Trace) -> Result<(), Finding> {
                 One::Refused | One::Done => held.retain(|known| *known != key),
                 One::Saw(seen) => {
                     if seen.is_some() != held.contains(&key) {
-                        let gone = if seen.is_some() { "given up" } else { "kept" };
+                        let (expected, got) = match seen {
+                            Some(_) => ("nothing: this entry is the next to go", "an entry"),
+                            None => ("an entry: others go before it", "nothing"),
+                        };
                         return Err(trace.finding(
-                            &format!("this entry was {gone}: the promised order is {order:?}"),
-                            format!("{} shows that it was not", trace.describe(event)),
+                            &format!("{expected}, by the promised order ({order:?})"),
+                            format!("{} answered {got}", trace.describe(event)),
                             "a hit that does not count as a use, or a write that does not renew it",
                         ));
                     }

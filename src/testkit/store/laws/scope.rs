@@ -230,6 +230,14 @@ fn ranged(lab: &Lab, trace: &Trace) -> Result<(), Finding> {
                     ));
                 }
             }
+            Op::Get(_) if cleared.is_some() => oracle.step(event).map_err(|finding| Finding {
+                expected: format!(
+                    "{}, whose key does not begin with the prefix that was cleared",
+                    finding.expected
+                ),
+                cause: "a pattern in which the prefix was not escaped, or that ignores case".to_owned(),
+                ..finding
+            })?,
             _ => oracle.step(event)?,
         }
     }
