@@ -45,10 +45,10 @@
 //! | [`check`], [`check_async`] | a store, by a builder: one report of all laws |
 //! | [`check_with`] | the same, for keys and values of types that the kit does not know |
 //! | [`crash_conformance!`], [`check_crashes`] | a durable store, whose process is killed |
-//! | `check_adapter` | an adapter, over stores that the kit makes |
-//! | `check_chain` | two tiers as one |
+//! | [`check_adapter`] | an adapter, over stores that the kit makes |
+//! | [`check_chain`] | two tiers as one |
 //! | `check_engine` | a cache: any settings, over any store |
-//! | `check_stacks` | compositions of all adapters and tiers, and the equations between them |
+//! | [`check_stacks`] | compositions of all adapters and tiers, and the equations between them |
 //!
 //! # Building blocks
 //!
@@ -97,18 +97,17 @@ mod recorded;
 mod report;
 mod runner;
 mod sample;
+mod script;
+mod stacks;
 mod store;
 mod strategies;
 
+pub use adapter::{AdapterCheck, Inner, check_adapter};
+pub use chain::{ChainCheck, check_chain};
 pub use check::{Check, check, check_async, check_with};
 #[doc(hidden)]
 pub use check::{Session, configured};
 pub use crash::check_crashes;
-mod script;
-mod stacks;
-
-pub use adapter::{AdapterCheck, Inner, check_adapter};
-pub use chain::{ChainCheck, check_chain};
 pub use executor::{
     Explored, Gate, Schedule, Sim, SimRuntime, Stall, Task, explore, replay, schedules, seeds, yield_now,
 };
