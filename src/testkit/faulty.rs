@@ -5,12 +5,12 @@ use std::future::Future;
 use std::panic::resume_unwind;
 use std::sync::Arc;
 
-use crate::testkit::executor::{Gate, yield_now};
 use crate::describe::Description;
 use crate::entry::Entry;
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::store::{Refusal, SetOutcome, Store};
 use crate::sync::Mutex;
+use crate::testkit::executor::{Gate, yield_now};
 use crate::time::Timestamp;
 
 /// What happens to a call.

@@ -1,5 +1,6 @@
 //! Any store, any stack, judged by the laws. (Front page to come.)
 
+pub(crate) mod engine;
 mod executor;
 mod faulty;
 mod history;
@@ -12,6 +13,7 @@ mod recorded;
 mod report;
 mod runner;
 
+pub use engine::{EngineCheck, Name, Stack, check_engine};
 pub use executor::{
     Explored, Gate, Schedule, Sim, SimRuntime, Stall, Task, explore, replay, schedules, seeds, yield_now,
 };

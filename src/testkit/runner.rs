@@ -205,10 +205,13 @@ pub(crate) fn run<C: Case>(
     let tries = Arc::new(AtomicU32::new(0));
     let judge: Judge<C> = Arc::new(judge);
     let (ran, outcome) = match settings.replay.as_deref().map(|replay| read_replay(replay, settings, law)) {
-        Some(Ok(case)) => (1, guarded(settings, law, &tries, move |watched| {
-            let judge = watched.over(judge);
-            judge(&case).err().map(|finding| (case, finding))
-        })),
+        Some(Ok(case)) => (
+            1,
+            guarded(settings, law, &tries, move |watched| {
+                let judge = watched.over(judge);
+                judge(&case).err().map(|finding| (case, finding))
+            }),
+        ),
         Some(Err(why)) => (0, Outcome::Skipped(why)),
         None => {
             let (own, counter) = (settings.clone(), Arc::clone(&tries));

@@ -6,16 +6,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::testkit::Faulty;
-use crate::testkit::{Gate, yield_now};
 use super::rig::Tier;
-use crate::testkit::{Sim, Task};
-use crate::testkit::Model;
 use crate::cache::{Cache, CacheBuilder};
 use crate::entry::{Entry, Lifetime};
 use crate::error::Result;
 use crate::store::Store;
 use crate::sync::Mutex;
+use crate::testkit::Faulty;
+use crate::testkit::Model;
+use crate::testkit::{Gate, yield_now};
+use crate::testkit::{Sim, Task};
 use crate::time::{Clock, ManualClock, Timestamp};
 
 /// A second.

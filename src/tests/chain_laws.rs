@@ -5,16 +5,16 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::bench::{Bench, How, SECOND};
-use crate::testkit::Fault;
-use crate::testkit::Loss;
 use super::rig::{Act, Rig, Tier, calm_act, tiers};
-use crate::testkit::{Schedule, explore, schedules};
-use crate::testkit::Sim;
 use crate::adapters::{Chain, FreshForAtMost};
 use crate::dynamic::BoxStore;
 use crate::entry::{Entry, Freshness, Lifetime};
 use crate::error::{Operation, Result};
 use crate::store::Store;
+use crate::testkit::Fault;
+use crate::testkit::Loss;
+use crate::testkit::Sim;
+use crate::testkit::{Schedule, explore, schedules};
 use crate::time::{Clock, ManualClock, Timestamp};
 
 pub(super) type Pair = Chain<Tier, Tier>;

@@ -3,14 +3,14 @@
 use proptest::prelude::*;
 
 use super::chain_laws::{Pair, READS, Shape, at, entry, pair, plant, raced, strict_pair};
-use crate::testkit::Fault;
-use crate::testkit::Loss;
 use super::rig::{Act, KEYS, Rig, planned, wild_act};
-use crate::testkit::{Schedule, explore, schedules};
-use crate::testkit::Sim;
 use crate::entry::Entry;
 use crate::error::{Operation, Result};
 use crate::store::{SetOutcome, Store};
+use crate::testkit::Fault;
+use crate::testkit::Loss;
+use crate::testkit::Sim;
+use crate::testkit::{Schedule, explore, schedules};
 
 proptest! {
     /// C6, S3, S4, S8: tiers fail, come and go and forget, and nothing ever goes back.

@@ -5,15 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::bench::{Bench, How, SECOND, TICK, just_before, memory, remote};
-use crate::testkit::{Fault, Faulty};
-use crate::testkit::Gate;
 use super::rig::Tier;
-use crate::testkit::{Schedule, explore};
-use crate::testkit::Sim;
-use crate::testkit::Model;
 use crate::cache::{Cache, CacheBuilder};
 use crate::error::{ErrorKind, Operation};
 use crate::store::{SetOutcome, Store};
+use crate::testkit::Gate;
+use crate::testkit::Model;
+use crate::testkit::Sim;
+use crate::testkit::{Fault, Faulty};
+use crate::testkit::{Schedule, explore};
 use crate::time::{Clock, Timestamp};
 
 fn plain() -> Sim {

@@ -5,15 +5,15 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::bench::{Bench, How, SECOND, TICK, just_before, memory, remote};
-use crate::testkit::Fault;
-use crate::testkit::Gate;
-use crate::testkit::{Schedule, explore, seeds};
-use crate::testkit::Sim;
 use crate::adapters::Chain;
 use crate::cache::{CacheBuilder, Computed};
 use crate::entry::Freshness;
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::store::Store;
+use crate::testkit::Fault;
+use crate::testkit::Gate;
+use crate::testkit::Sim;
+use crate::testkit::{Schedule, explore, seeds};
 use crate::time::Clock;
 
 fn plain() -> Sim {

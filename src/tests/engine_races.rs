@@ -8,15 +8,15 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::bench::{Bench, How, SECOND, memory, remote};
-use crate::testkit::{Fault, Faults};
 use super::rig::{Planned, Tier, planned};
-use crate::testkit::{explore, schedules};
-use crate::testkit::{Sim, Task};
 use crate::adapters::Chain;
 use crate::dynamic::BoxStore;
 use crate::error::Operation;
 use crate::store::SetOutcome;
 use crate::sync::Mutex;
+use crate::testkit::{Fault, Faults};
+use crate::testkit::{Sim, Task};
+use crate::testkit::{explore, schedules};
 
 type Stack = Arc<BoxStore<str, u64>>;
 

@@ -6,17 +6,17 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use crate::testkit::{Fault, Faulty};
-use crate::testkit::{Gate, yield_now};
-use crate::testkit::{Call, Recorded, History, Loss, Reply};
-use crate::testkit::{Schedule, explore, schedules, seeds};
-use crate::testkit::{Sim, Stall};
-use crate::testkit::Model;
 use crate::entry::{Entry, Lifetime};
 use crate::error::{Operation, Result};
 use crate::runtime::Runtime;
 use crate::store::{SetOutcome, Store};
 use crate::sync::Mutex;
+use crate::testkit::Model;
+use crate::testkit::{Call, History, Loss, Recorded, Reply};
+use crate::testkit::{Fault, Faulty};
+use crate::testkit::{Gate, yield_now};
+use crate::testkit::{Schedule, explore, schedules, seeds};
+use crate::testkit::{Sim, Stall};
 use crate::time::{Clock, ManualClock, Timestamp};
 
 fn entry(value: u64) -> Entry<u64> {

@@ -11,6 +11,7 @@ mod rig;
 mod chain_laws;
 mod chain_outages;
 mod engine_bounds;
+mod engine_kit;
 mod engine_laws;
 mod engine_races;
 mod kit;

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use crate::testkit::{Fault, Faults, Faulty};
-use crate::testkit::{Recorded, History, Loss, StoreHistory};
-use crate::testkit::{Sim, Task};
-use crate::testkit::Model;
 use crate::entry::{Entry, Lifetime};
 use crate::error::Operation;
 use crate::store::Store;
+use crate::testkit::Model;
+use crate::testkit::{Fault, Faults, Faulty};
+use crate::testkit::{History, Loss, Recorded, StoreHistory};
+use crate::testkit::{Sim, Task};
 use crate::time::{Clock, ManualClock, Timestamp};
 
 /// A tier of a stack under test.
@@ -92,7 +92,8 @@ impl<S: Store<Key = str, Value = u64> + 'static> Rig<S> {
         for tier in tiers {
             self.tiers[tier].inner().plant(KEYS[0], entry.clone());
         }
-        let running = self.history.begin("before", Some(KEYS[0].to_owned()), crate::testkit::Call::Set(entry));
+        let running =
+            self.history.begin("before", Some(KEYS[0].to_owned()), crate::testkit::Call::Set(entry));
         running.end(crate::testkit::Reply::Done);
     }
 

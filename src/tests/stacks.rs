@@ -8,13 +8,8 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::engine_races::{World, act};
-use crate::testkit::{Faults, Faulty};
-use crate::testkit::Loss;
 use super::ready;
 use super::rig::{Rig, planned, wild_act};
-use crate::testkit::{Schedule, schedules};
-use crate::testkit::Sim;
-use crate::testkit::Model;
 use crate::adapters::{Chain, FreshForAtMost, Null, Sharded};
 use crate::codec::Postcard;
 use crate::dynamic::BoxStore;
@@ -23,6 +18,11 @@ use crate::ext::StoreExt;
 use crate::memory::{Lru, Memory, Single};
 use crate::store::Store;
 use crate::sync::Mutex;
+use crate::testkit::Loss;
+use crate::testkit::Model;
+use crate::testkit::Sim;
+use crate::testkit::{Faults, Faulty};
+use crate::testkit::{Schedule, schedules};
 use crate::time::{Clock, ManualClock, Timestamp};
 
 /// The plan of a stack. Every leaf fails when it is told to.

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use crate::testkit::executor::sim::Sim;
 use crate::sync::Mutex;
+use crate::testkit::executor::sim::Sim;
 
 /// Decides at every step which of the runnable tasks is polled.
 ///

@@ -88,10 +88,7 @@ impl Sim {
     }
 
     /// Spawns `future`, runs everything, and returns what it came to.
-    pub fn block_on<T: Send + 'static>(
-        &mut self,
-        future: impl Future<Output = T> + Send + 'static,
-    ) -> T {
+    pub fn block_on<T: Send + 'static>(&mut self, future: impl Future<Output = T> + Send + 'static) -> T {
         let task = self.spawn("main", future);
         self.run();
         task.value()
@@ -160,11 +157,19 @@ impl Sim {
     /// that are still there: leaked, unless somebody means to wake them.
     #[track_caller]
     pub fn settle(&mut self) -> Vec<String> {
-        self.run();
-        while self.shared.pass_time(NEVER) {
-            self.run();
+        match self.try_settle() {
+            Ok(left) => left,
+            Err(stall) => panic!("{stall}"),
         }
-        self.shared.state.lock().alive()
+    }
+
+    /// [`Sim::settle`] that hands the failure back.
+    pub fn try_settle(&mut self) -> Result<Vec<String>, Stall> {
+        self.try_run()?;
+        while self.shared.pass_time(NEVER) {
+            self.try_run()?;
+        }
+        Ok(self.shared.state.lock().alive())
     }
 
     /// Virtual time since the beginning.

@@ -1,0 +1,612 @@
+//! The engine over a store that loses nothing, for one caller at a time: what `docs/semantics.md` says, as code
+//! that predicts every answer, every computation, every event and what is stored.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use crate::entry::{Entry, Freshness};
+use crate::error::{ErrorKind, Operation};
+use crate::testkit::engine::case::{Act, Call, EngineCase, Plan, SECOND, Trouble, Under, Work};
+use crate::testkit::engine::laws::{Broken, hangs};
+use crate::testkit::engine::stack::Name;
+use crate::testkit::engine::trace::{Reply, Request, Trace, answer};
+use crate::time::Timestamp;
+
+/// The clause by which something had to happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Clause {
+    E1,
+    E2,
+    E3,
+    E4,
+    E5,
+    E6,
+    E7,
+    E8,
+    E9,
+    E10,
+    E11,
+    E13,
+    Events,
+}
+
+/// Where a run and the model part.
+#[derive(Clone, Debug)]
+pub(crate) struct Parting {
+    pub(crate) clause: Clause,
+    /// The wall clock had jumped before, or the entry came from a host whose clock runs ahead.
+    pub(crate) moved: bool,
+    /// Reads were slow.
+    pub(crate) slow: bool,
+    pub(crate) broken: Broken,
+}
+
+/// What a step must come to.
+struct Expected {
+    clause: Clause,
+    reply: Reply,
+    /// Whether it computes.
+    computes: bool,
+    /// What its computation is given.
+    given: Option<u64>,
+}
+
+/// A refresh that runs on behind the steps.
+struct Behind {
+    key: u8,
+    run: usize,
+    due: i128,
+    in_time: bool,
+    held: Entry<u64>,
+    fenced: bool,
+}
+
+struct World<'a> {
+    trace: &'a Trace,
+    under: Under,
+    now: Timestamp,
+    passed: i128,
+    held: Vec<Option<Entry<u64>>>,
+    above: Vec<bool>,
+    behind: Vec<Behind>,
+    events: Vec<&'static str>,
+    closed: bool,
+    gone: bool,
+    slow: Duration,
+    down: bool,
+    calls: HashMap<Operation, u64>,
+    planned: HashMap<(Operation, u64), Trouble>,
+}
+
+/// `None` where the model cannot say: a step that it does not know, a tie between two deadlines.
+type Known<T> = Option<T>;
+
+/// Where the run of `case` and the model part for the first time, if they do.
+pub(crate) fn compare(case: &EngineCase, trace: &Trace) -> Option<Parting> {
+    if trace.snapshots.first().is_none_or(Vec::is_empty) || hangs(trace) {
+        return None;
+    }
+    let mut world = World::new(case, trace);
+    let (mut moved, mut slow) = (case.planted.iter().any(|planted| planted.ahead > 0), false);
+    for (step, snapshot) in trace.snapshots.iter().enumerate() {
+        let request = &trace.requests[step];
+        moved |= matches!(request.act, Act::Jump(..));
+        slow |= matches!(request.act, Act::SlowReads(seconds) if seconds > 0);
+        world.events.clear();
+        let expected = world.step(step, request)?;
+        world.pass(Duration::ZERO);
+        let parting = |clause, expected: String, got: String, cause| {
+            Some(Parting { clause, moved, slow, broken: Broken { expected, got, cause } })
+        };
+        let Expected { clause, reply, computes, given } = expected;
+        let run = trace.runs.iter().find(|run| run.by == step);
+        let got = request.reply().map_or("no end".to_owned(), answer);
+        if request.reply() != Some(&reply) {
+            let expected = format!("{}: {}", act(request), answer(&reply));
+            return parting(clause, expected, got, "the branch of this clause");
+        }
+        if run.is_some() != computes {
+            let words = |computes| if computes { "a computation" } else { "no computation" };
+            let expected = format!("{}: {}", act(request), words(computes));
+            return parting(clause, expected, words(!computes).to_owned(), "the branch of this clause");
+        }
+        if let Some(Some(got)) = run.map(|run| run.given).filter(|got| got.is_some_and(|got| got != given)) {
+            let words = |value: Option<u64>| value.map_or("nothing".to_owned(), |value| value.to_string());
+            let expected = format!("the computation is given {}", words(given));
+            return parting(
+                clause,
+                expected,
+                words(got),
+                "an entry that is lost on its way, or a dead one that is not",
+            );
+        }
+        if request.ended.as_ref().is_some_and(|(at, _)| at.passed != world.passed) {
+            let late = request.ended.as_ref().map_or(0, |(at, _)| at.passed - world.passed);
+            return parting(
+                clause,
+                format!("{} in its time", act(request)),
+                format!("{late} ns later"),
+                "somebody who waits for what is none of his business",
+            );
+        }
+        for (key, (held, above)) in snapshot.iter().enumerate() {
+            if *held != world.held[key] {
+                let words = |entry: &Option<Entry<u64>>| {
+                    entry.as_ref().map_or("nothing".to_owned(), |entry| {
+                        format!("{}, {}", entry.value(), trace.life(entry.lifetime()))
+                    })
+                };
+                let clause = if trace.policy.bypass { Clause::E10 } else { Clause::E13 };
+                let expected =
+                    format!("{} holds {}", Name(u8::try_from(key).unwrap_or(0)), words(&world.held[key]));
+                return parting(clause, expected, words(held), "a store that is forgotten, or one too many");
+            }
+            world.above[key] = *above;
+        }
+        let mut told: Vec<_> = trace
+            .events
+            .iter()
+            .filter(|told| (request.began.tick..trace.rests[step]).contains(&told.at.tick))
+            .map(|told| told.name.as_str())
+            .collect();
+        told.sort_unstable();
+        world.events.sort_unstable();
+        if told != world.events {
+            let expected = format!("{} tells {}", act(request), list(&world.events));
+            return parting(
+                Clause::Events,
+                expected,
+                list(&told),
+                "a branch without its event, or two that tell the same",
+            );
+        }
+    }
+    None
+}
+
+fn act(request: &Request) -> String {
+    format!("{:?}", request.act)
+}
+
+fn list(events: &[&str]) -> String {
+    if events.is_empty() { "nothing".to_owned() } else { events.join(", ") }
+}
+
+impl<'a> World<'a> {
+    fn new(case: &EngineCase, trace: &'a Trace) -> Self {
+        let mut held = vec![None; 3];
+        let mut above = vec![case.under == Under::Memory; 3];
+        for (key, entry, everywhere) in &trace.planted {
+            held[usize::from(key.0)] = Some(entry.clone());
+            above[usize::from(key.0)] |= *everywhere && case.under == Under::Chain;
+        }
+        let (now, passed) = trace
+            .requests
+            .first()
+            .map_or((Timestamp::EPOCH, 0), |request| (request.began.now, request.began.passed));
+        Self {
+            trace,
+            under: case.under,
+            now,
+            passed,
+            held,
+            above,
+            behind: Vec::new(),
+            events: Vec::new(),
+            closed: false,
+            gone: false,
+            slow: Duration::ZERO,
+            down: false,
+            calls: HashMap::new(),
+            planned: HashMap::new(),
+        }
+    }
+
+    fn judge(&self, entry: &Entry<u64>) -> Freshness {
+        self.trace.policy.judge(entry.lifetime(), self.now)
+    }
+
+    /// What the store shows without waiting.
+    fn shown(&self, key: u8) -> Option<Entry<u64>> {
+        let shows = self.under != Under::Remote && self.above[usize::from(key)] && !self.down;
+        self.held[usize::from(key)].clone().filter(|_| shows)
+    }
+
+    /// A call of the store: whether it takes effect, and whether it says so.
+    fn call(&mut self, operation: Operation) -> (bool, Result<(), ()>, bool) {
+        let count = self.calls.entry(operation).or_default();
+        let trouble = self.planned.get(&(operation, *count)).copied();
+        *count += 1;
+        match trouble {
+            _ if self.down => (false, Err(()), false),
+            Some(Trouble::Before) => (false, Err(()), false),
+            Some(Trouble::After) => (true, Err(()), false),
+            Some(Trouble::Refuse) => (true, Ok(()), operation == Operation::Set),
+            _ => (true, Ok(()), false),
+        }
+    }
+
+    fn read(&mut self, key: u8) -> Result<Option<Entry<u64>>, ()> {
+        let (_, answer, _) = self.call(Operation::Get);
+        self.pass(self.slow);
+        answer.map(|()| self.held[usize::from(key)].clone())
+    }
+
+    /// Time passes, and the refreshes whose time has come land on the way.
+    fn pass(&mut self, by: Duration) {
+        let end = self.passed + i128::try_from(by.as_nanos()).unwrap_or(0);
+        while let Some(next) = (0..self.behind.len()).min_by_key(|&at| self.behind[at].due) {
+            if self.behind[next].due > end {
+                break;
+            }
+            let landing = self.behind.remove(next);
+            self.to(landing.due.max(self.passed));
+            self.land(&landing);
+        }
+        self.to(end);
+    }
+
+    fn to(&mut self, passed: i128) {
+        let by = u64::try_from(passed - self.passed).unwrap_or(0);
+        self.now = self.now.saturating_add(Duration::from_nanos(by));
+        self.passed = passed;
+    }
+
+    fn land(&mut self, refresh: &Behind) {
+        let run = &self.trace.runs[refresh.run];
+        match run.plan.work {
+            _ if !refresh.in_time => self.events.push("RefreshFailed"),
+            Work::Fail | Work::Hang => self.events.push("RefreshFailed"),
+            Work::Panic => self.events.push("RefreshPanicked"),
+            Work::Answer | Work::Unchanged => {
+                self.events.push("RefreshSucceeded");
+                let value = if run.plan.work == Work::Answer { run.value } else { *refresh.held.value() };
+                self.store(refresh.key, value, refresh.run, refresh.fenced);
+            }
+        }
+    }
+
+    /// The result of a computation goes to the store, unless a write overtook it. Whether that failed.
+    fn store(&mut self, key: u8, value: u64, run: usize, fenced: bool) -> bool {
+        if fenced {
+            self.events.push("Overtaken");
+            return false;
+        }
+        let (effect, answer, refused) = self.call(Operation::Set);
+        if effect {
+            // Its instants are the matter of E13, which looks at every write.
+            self.held[usize::from(key)] = if refused { None } else { self.written(key, value, run) };
+        }
+        match answer {
+            Ok(()) if refused => self.events.push("Refused"),
+            Ok(()) => {}
+            Err(()) => self.events.push("StoreFailed"),
+        }
+        answer.is_err()
+    }
+
+    /// What was written of this value after the computation had ended.
+    fn written(&self, key: u8, value: u64, run: usize) -> Option<Entry<u64>> {
+        let end = self.trace.runs[run].end_tick();
+        let mut calls =
+            self.trace.calls.iter().filter(|call| call.operation == Operation::Set && call.began.tick > end);
+        let call = calls.find(|call| {
+            call.key == Some(Name(key)) && call.entry.as_ref().is_some_and(|entry| *entry.value() == value)
+        });
+        call.and_then(|call| call.entry.clone())
+            .or_else(|| Some(Entry::fresh_for(value, self.now, Duration::ZERO)))
+    }
+
+    fn step(&mut self, step: usize, request: &Request) -> Known<Expected> {
+        let simply = |clause, reply| Some(Expected { clause, reply, computes: false, given: None });
+        match request.act {
+            Act::Wait(_) => {
+                // How long it waits is the case's; what lands meanwhile is the model's.
+                let end = request.ended.as_ref()?.0.passed;
+                self.pass(Duration::from_nanos(u64::try_from(end - self.passed).ok()?));
+            }
+            Act::Jump(..) => self.now = request.ended.as_ref()?.0.now,
+            Act::SlowReads(seconds) => {
+                self.slow = SECOND * u32::from(seconds);
+                if self.slow >= self.trace.policy.load_timeout {
+                    return None;
+                }
+            }
+            Act::Down(_) | Act::Up(_) | Act::Fault(..) if self.under == Under::Chain => return None,
+            Act::Down(_) => self.down = true,
+            Act::Up(_) => self.down = false,
+            Act::Fault(_, call, nth, trouble) => {
+                let operation = call.operation();
+                let at = self.calls.get(&operation).copied().unwrap_or(0) + u64::from(nth);
+                self.planned.insert((operation, at), trouble);
+            }
+            Act::DropHandle => {
+                self.gone = true;
+                self.behind.drain(..).for_each(|_| self.events.push("RefreshFailed"));
+            }
+            _ if self.gone => {}
+            Act::Shutdown(seconds) => return self.shut_down(seconds),
+            Act::Peek(key) => {
+                let fresh = self.fresh_at_once(key);
+                return simply(self.reads(), fresh.map_or(Reply::Nothing, Reply::Value));
+            }
+            Act::Get(key) => return simply(self.reads(), self.get(key)),
+            Act::Ask(key, plan) => return self.ask(step, key, plan),
+            Act::Set(..) | Act::Remove(_) | Act::Clear => return simply(Clause::E4, self.write(request)),
+        }
+        simply(Clause::E5, Reply::Done)
+    }
+
+    fn reads(&self) -> Clause {
+        if self.trace.policy.bypass { Clause::E10 } else { Clause::E1 }
+    }
+
+    fn fresh_at_once(&mut self, key: u8) -> Option<u64> {
+        let entry = self.shown(key).filter(|_| !self.trace.policy.bypass)?;
+        (self.judge(&entry) == Freshness::Fresh).then(|| {
+            self.events.push("Hit");
+            *entry.value()
+        })
+    }
+
+    fn get(&mut self, key: u8) -> Reply {
+        if self.trace.policy.bypass {
+            return Reply::Nothing;
+        }
+        if let Some(value) = self.fresh_at_once(key) {
+            return Reply::Value(value);
+        }
+        let Ok(found) = self.read(key) else {
+            self.events.push("StoreFailed");
+            return Reply::Failed(ErrorKind::Unavailable, Operation::Get, None);
+        };
+        match found.filter(|entry| self.judge(entry) == Freshness::Fresh) {
+            Some(entry) => {
+                self.events.push("Hit");
+                Reply::Value(*entry.value())
+            }
+            None => {
+                self.events.push("Miss");
+                Reply::Nothing
+            }
+        }
+    }
+
+    fn write(&mut self, request: &Request) -> Reply {
+        if self.trace.policy.bypass {
+            return if matches!(request.act, Act::Set(..)) { Reply::Refused } else { Reply::Done };
+        }
+        self.behind
+            .iter_mut()
+            .filter(|refresh| request.writes(Name(refresh.key)))
+            .for_each(|refresh| refresh.fenced = true);
+        let (call, event) = match request.act {
+            Act::Set(..) => (Call::Set, "Set"),
+            Act::Remove(_) => (Call::Remove, "Removed"),
+            _ => (Call::Clear, "Cleared"),
+        };
+        let (effect, answer, refused) = self.call(call.operation());
+        for key in (0..3).filter(|key| effect && request.writes(Name(*key))) {
+            let entry = self
+                .trace
+                .calls
+                .iter()
+                .find_map(|call| call.entry.as_ref().filter(|entry| *entry.value() == request.value));
+            let entry = entry.filter(|_| call == Call::Set && !refused).cloned();
+            self.held[usize::from(key)] = entry;
+        }
+        let (event, reply) = match answer {
+            Ok(()) if refused => ("Refused", Reply::Refused),
+            Ok(()) => (event, Reply::Done),
+            Err(()) => ("StoreFailed", Reply::Failed(ErrorKind::Unavailable, call.operation(), None)),
+        };
+        self.events.push(event);
+        reply
+    }
+
+    fn shut_down(&mut self, seconds: u8) -> Known<Expected> {
+        let (before, end) = (self.behind.len(), self.passed + i128::from(seconds) * 1_000_000_000);
+        if self.behind.iter().any(|refresh| refresh.due == end) {
+            return None;
+        }
+        let last = self.behind.iter().map(|refresh| refresh.due).max().unwrap_or(self.passed).min(end);
+        self.pass(Duration::from_nanos(u64::try_from(last - self.passed).ok()?));
+        let aborted = self.behind.len();
+        self.behind.drain(..).for_each(|_| self.events.push("RefreshFailed"));
+        self.closed = true;
+        let (_, flushed, _) = self.call(Operation::Flush);
+        let failed = Reply::Failed(ErrorKind::Unavailable, Operation::Flush, None);
+        let reply = flushed.map_or(failed, |()| Reply::Drained(before - aborted, aborted));
+        Some(Expected { clause: Clause::E9, reply, computes: false, given: None })
+    }
+
+    fn ask(&mut self, step: usize, key: u8, plan: Plan) -> Known<Expected> {
+        let run = self.trace.runs.iter().position(|run| run.by == step);
+        let hit = |clause, value| {
+            Some(Expected { clause, reply: Reply::Value(value), computes: false, given: None })
+        };
+        if self.trace.policy.bypass {
+            self.pass(SECOND * u32::from(plan.takes));
+            let (clause, reply, computes) = (Clause::E10, self.outcome(plan, run, None), true);
+            return Some(Expected { clause, reply, computes, given: None });
+        }
+        let shown = self.shown(key);
+        if let Some(value) = self.fresh_at_once(key) {
+            return hit(Clause::E1, value);
+        }
+        let refresh = self.behind.iter().position(|refresh| refresh.key == key && !refresh.fenced);
+        let shown = shown.filter(|entry| self.judge(entry) == Freshness::Stale);
+        if let Some(refresh) = refresh {
+            return self.beside(refresh, shown.map(|entry| *entry.value()));
+        }
+        if self.closed {
+            return self.after_the_end(key);
+        }
+        if let Some(shown) = shown {
+            self.events.push("StaleHit");
+            let computes = self.renew(key, &shown, plan, run)?;
+            let given = computes.then_some(*shown.value());
+            return Some(Expected {
+                clause: Clause::E2,
+                reply: Reply::Value(*shown.value()),
+                computes,
+                given,
+            });
+        }
+        let held = match self.read(key) {
+            Ok(held) => held,
+            Err(()) => {
+                self.events.push("StoreFailed");
+                if self.trace.policy.strict {
+                    let reply = Reply::Failed(ErrorKind::Unavailable, Operation::Get, None);
+                    return Some(Expected { clause: Clause::E11, reply, computes: false, given: None });
+                }
+                None
+            }
+        };
+        match held.as_ref().map(|entry| self.judge(entry)) {
+            Some(Freshness::Fresh) => {
+                self.events.push("Hit");
+                hit(Clause::E1, *held?.value())
+            }
+            Some(Freshness::Stale) => {
+                self.events.push("StaleHit");
+                let held = held?;
+                let computes = self.refresh(key, held.clone(), plan, run)?;
+                let given = computes.then_some(*held.value());
+                Some(Expected { clause: Clause::E2, reply: Reply::Value(*held.value()), computes, given })
+            }
+            _ => {
+                let held = held.filter(|entry| entry.freshness(self.now) != Freshness::Dead);
+                self.load(key, held, plan, run)
+            }
+        }
+    }
+
+    /// Another caller's refresh of the key is running.
+    fn beside(&mut self, refresh: usize, shown: Option<u64>) -> Known<Expected> {
+        let hit = |value| {
+            Some(Expected { clause: Clause::E2, reply: Reply::Value(value), computes: false, given: None })
+        };
+        if let Some(value) = shown {
+            self.events.push("StaleHit");
+            return hit(value);
+        }
+        self.events.push("Joined");
+        let refresh = &self.behind[refresh];
+        if self.judge(&refresh.held) <= Freshness::Stale {
+            return hit(*refresh.held.value());
+        }
+        // It waits for a refresh whose entry may be served no longer: rare, and a matter of E5.
+        None
+    }
+
+    /// After a shutdown hits are served, and nothing is computed.
+    fn after_the_end(&mut self, key: u8) -> Known<Expected> {
+        let found = self.read(key).ok().flatten().filter(|entry| self.judge(entry) <= Freshness::Stale);
+        let reply = match found {
+            Some(entry) => {
+                let fresh = self.judge(&entry) == Freshness::Fresh;
+                self.events.push(if fresh { "Hit" } else { "StaleHit" });
+                Reply::Value(*entry.value())
+            }
+            None => Reply::Failed(ErrorKind::ShutDown, Operation::Compute, None),
+        };
+        Some(Expected { clause: Clause::E9, reply, computes: false, given: None })
+    }
+
+    /// Behind a caller who was served: asks the slower tiers first.
+    fn renew(&mut self, key: u8, shown: &Entry<u64>, plan: Plan, run: Option<usize>) -> Known<bool> {
+        if !self.slow.is_zero() {
+            return None;
+        }
+        if self.behind.len() >= self.trace.policy.max_refreshes {
+            self.events.push("RefreshSkipped");
+            return Some(false);
+        }
+        match self.read(key) {
+            Err(()) => {
+                self.events.push("StoreFailed");
+                if self.trace.policy.strict {
+                    Some(false)
+                } else {
+                    self.refresh(key, shown.clone(), plan, run)
+                }
+            }
+            Ok(_) => self.refresh(key, shown.clone(), plan, run),
+        }
+    }
+
+    fn refresh(&mut self, key: u8, held: Entry<u64>, plan: Plan, run: Option<usize>) -> Known<bool> {
+        if self.behind.len() >= self.trace.policy.max_refreshes {
+            self.events.push("RefreshSkipped");
+            return Some(false);
+        }
+        self.events.push("RefreshStarted");
+        let (takes, in_time) = bounded(plan, self.trace.policy.refresh_timeout);
+        // Without a run there is a parting, which the caller finds.
+        let Some(run) = run else { return Some(true) };
+        let due = self.passed + i128::try_from(takes.as_nanos()).unwrap_or(i128::MAX / 2);
+        self.behind.push(Behind { key, run, due, in_time, held, fenced: false });
+        Some(true)
+    }
+
+    fn load(&mut self, key: u8, held: Option<Entry<u64>>, plan: Plan, run: Option<usize>) -> Known<Expected> {
+        self.events.extend(["Miss", "LoadStarted"]);
+        let given = held.as_ref().map(|entry| *entry.value());
+        let (takes, in_time) = bounded(plan, self.trace.policy.load_timeout);
+        self.pass(takes);
+        let expected = |clause, reply| Some(Expected { clause, reply, computes: true, given });
+        let outcome = if in_time {
+            self.outcome(plan, run, given)
+        } else {
+            Reply::Failed(ErrorKind::Timeout, Operation::Compute, None)
+        };
+        match outcome {
+            Reply::Value(value) => {
+                self.events.push("LoadSucceeded");
+                let failed = run.is_some_and(|run| self.store(key, value, run, false));
+                if failed && self.trace.policy.strict {
+                    return expected(
+                        Clause::E11,
+                        Reply::Failed(ErrorKind::Unavailable, Operation::Set, None),
+                    );
+                }
+                expected(if failed { Clause::E11 } else { Clause::E3 }, Reply::Value(value))
+            }
+            Reply::Panicked => {
+                self.events.push("LoadPanicked");
+                expected(Clause::E7, Reply::Panicked)
+            }
+            error => {
+                self.events.push("LoadFailed");
+                match held.filter(|entry| self.trace.policy.serves_on_error(entry.lifetime(), self.now)) {
+                    Some(entry) => {
+                        self.events.push("StaleOnError");
+                        expected(Clause::E8, Reply::Value(*entry.value()))
+                    }
+                    None => expected(if in_time { Clause::E6 } else { Clause::E5 }, error),
+                }
+            }
+        }
+    }
+
+    /// What a computation that ends in time comes to.
+    fn outcome(&self, plan: Plan, run: Option<usize>, given: Option<u64>) -> Reply {
+        let value = run.map_or(0, |run| self.trace.runs[run].value);
+        match plan.work {
+            Work::Answer => Reply::Value(value),
+            Work::Panic => Reply::Panicked,
+            Work::Unchanged => {
+                given.map_or(Reply::Failed(ErrorKind::InvalidInput, Operation::Compute, None), Reply::Value)
+            }
+            Work::Fail | Work::Hang => Reply::Failed(ErrorKind::Computation, Operation::Compute, Some(value)),
+        }
+    }
+}
+
+/// How long a computation runs, and whether it ends by itself.
+fn bounded(plan: Plan, limit: Duration) -> (Duration, bool) {
+    let takes = SECOND * u32::from(plan.takes);
+    if plan.work == Work::Hang || takes > limit { (limit, false) } else { (takes, true) }
+}

@@ -1,0 +1,55 @@
+//! The engine under the kit, in the configurations that people use.
+
+use std::time::Duration;
+
+use crate::testkit::check_engine;
+use crate::testkit::engine::check_any;
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+#[test]
+fn any_settings() {
+    check_any().source(file!()).assert();
+}
+
+#[test]
+fn a_plain_ttl() {
+    check_engine("ttl", |cache| cache.ttl(MINUTE)).source(file!()).assert();
+}
+
+#[test]
+fn stale_while_revalidate() {
+    check_engine("stale", |cache| cache.ttl(MINUTE).stale(5 * MINUTE)).source(file!()).assert();
+}
+
+#[test]
+fn stale_on_error() {
+    let check = check_engine("stale on error", |cache| {
+        cache.ttl(MINUTE).stale(MINUTE).keep_stale_on_error(60 * MINUTE).max_refreshes(1)
+    });
+    check.source(file!()).assert();
+}
+
+#[test]
+fn strict() {
+    check_engine("strict", |cache| cache.ttl(MINUTE).stale(MINUTE).strict()).source(file!()).assert();
+}
+
+#[test]
+fn bypass() {
+    check_engine("bypass", |cache| cache.bypass()).source(file!()).assert();
+}
+
+#[test]
+fn no_expiration() {
+    check_engine("no expiration", |cache| cache.no_expiration()).source(file!()).assert();
+}
+
+#[test]
+fn jitter_and_short_deadlines() {
+    let check = check_engine("jitter", |cache| {
+        let second = Duration::from_secs(1);
+        cache.ttl(MINUTE).jitter(0.5).stale(second).load_timeout(2 * second).refresh_timeout(second)
+    });
+    check.source(file!()).assert();
+}
