@@ -123,7 +123,7 @@ fn acts(flavour: Flavour) -> BoxedStrategy<Act> {
         (flavour.slow, prop_oneof![Just(1u8), Just(2)].prop_map(Act::SlowReads).boxed()),
         (
             flavour.closes,
-            prop_oneof![2 => (0..3u8).prop_map(Act::Shutdown), 1 => Just(Act::DropHandle)].boxed(),
+            prop_oneof![2 => (1..4u8).prop_map(Act::Shutdown), 1 => Just(Act::DropHandle)].boxed(),
         ),
     ])
 }

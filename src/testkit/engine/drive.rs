@@ -286,6 +286,9 @@ impl World {
         let keep = stale.saturating_add(Planted::window(planted.keep));
         let created = start.saturating_sub(Duration::from_nanos(200)).saturating_add(ahead);
         let key = Name(planted.key);
+        if self.log.write(|trace, _| trace.planted.iter().any(|(name, ..)| *name == key)) {
+            return;
+        }
         let value = self.log.fresh_value();
         let entry = Entry::new(value, Lifetime::new(created, fresh, stale, keep)).with_version("p");
         let from = if planted.above { 0 } else { self.leaves.len().saturating_sub(1) };

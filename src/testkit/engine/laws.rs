@@ -183,7 +183,7 @@ pub(crate) fn e3(trace: &Trace) -> Verdict {
     for (index, first) in trace.runs.iter().enumerate() {
         for second in trace.runs.iter().skip(index + 1).filter(|run| run.key == first.key) {
             if second.began.tick < first.end_tick()
-                && !written_between(trace, first.key, first.began.tick, second.began.tick)
+                && !written_between(trace, first.key, since(trace, first, second), second.began.tick)
             {
                 return broken(
                     format!("one computation of {} at a time", first.key),
@@ -217,13 +217,18 @@ pub(crate) fn e3(trace: &Trace) -> Verdict {
     Ok(())
 }
 
+/// From when on a write would have separated the two: a flight reads before it computes.
+fn since(trace: &Trace, first: &Run, second: &Run) -> u64 {
+    first.began.tick.min(trace.requests[first.by].began.tick).min(trace.requests[second.by].began.tick)
+}
+
 /// A computation although the last one had answered, and its answer was still good.
 fn needless(trace: &Trace, first: &Run, second: &Run) -> Option<Verdict> {
     let (at, End::Answered) = first.ended? else { return None };
     if second.refresh || has(trace, faulty) || trace.closing().is_some() || second.began.tick < at.tick {
         return None;
     }
-    if written_between(trace, first.key, first.began.tick, second.began.tick) {
+    if written_between(trace, first.key, since(trace, first, second), second.began.tick) {
         return None;
     }
     let asked = trace.requests[second.by].began.tick.min(second.began.tick);
@@ -332,7 +337,7 @@ pub(crate) fn e5(trace: &Trace) -> Verdict {
                 "a load without a deadline",
             );
         }
-        let fenced = written_between(trace, run.key, run.began.tick, u64::MAX);
+        let fenced = written_between(trace, run.key, trace.requests[run.by].began.tick, u64::MAX);
         if end == End::Answered && !fenced && trace.closing().is_none() {
             let stored = trace.calls.iter().any(|call| {
                 call.operation == Operation::Set
@@ -478,7 +483,7 @@ pub(crate) fn e8(trace: &Trace) -> Verdict {
         let (Some((at, _)), Some(Some(held))) = (run.ended, run.given) else { continue };
         let request = &trace.requests[run.by];
         let serves = trace.lives(held).iter().any(|life| trace.policy.serves_on_error(*life, at.now));
-        if written_between(trace, run.key, run.began.tick, at.tick) || !serves {
+        if written_between(trace, run.key, request.began.tick, at.tick) || !serves {
             continue;
         }
         if let Some(reply @ Reply::Failed(..)) = request.reply() {
@@ -622,27 +627,23 @@ pub(crate) fn e13(trace: &Trace) -> Verdict {
             fits(trace, life, began, ended, own)
                 && (!own.extras || (entry.tags().len() == 2 && entry.version().is_some_and(|v| &**v == "v")))
         };
-        let (expected, found) = match trace.producers.get(entry.value()) {
-            Some(Producer::Set(set)) => {
-                let request = &trace.requests[*set];
-                let Act::Set(_, own) = request.act else { continue };
-                (own, fits(request.began.now, request.began.now, own))
-            }
-            producer => {
-                let mut runs = trace.runs.iter().filter(|run| Some(run.key) == call.key);
-                let fitting = runs.find(|run| {
-                    let Some((at, end)) = run.ended else { return false };
-                    let own = matches!(producer, Some(Producer::Run(index)) if trace.runs[*index].value == run.value);
-                    let answers = (end == End::Answered && own) || end == End::Unchanged;
-                    answers && fits(run.began.now, at.now, run.plan.own)
-                });
-                let own = match producer {
-                    Some(Producer::Run(index)) => trace.runs[*index].plan.own,
-                    _ => Own::default(),
-                };
-                (own, fitting.is_some())
-            }
+        let producer = trace.producers.get(entry.value());
+        let mut runs = trace.runs.iter().filter(|run| Some(run.key) == call.key);
+        let computed = runs.any(|run| {
+            let Some((at, end)) = run.ended else { return false };
+            let own = matches!(producer, Some(Producer::Run(index)) if trace.runs[*index].value == run.value);
+            let answers = (end == End::Answered && own) || end == End::Unchanged;
+            answers && fits(run.began.now, at.now, run.plan.own)
+        });
+        let (expected, set) = match producer {
+            Some(Producer::Set(set)) => match trace.requests[*set].act {
+                Act::Set(_, own) => (own, Some(trace.requests[*set].began.now)),
+                _ => continue,
+            },
+            Some(Producer::Run(index)) => (trace.runs[*index].plan.own, None),
+            _ => (Own::default(), None),
         };
+        let found = computed || set.is_some_and(|at| fits(at, at, expected));
         if !found {
             return broken(
                 format!(

@@ -195,7 +195,17 @@ static LAWS: &[Law] = &[
     law!(
         "e2_stale_at_once_and_one_refresh",
         "the stale window is there so that nobody waits for a slow origin; without it a popular key makes a stampede",
-        Flavour { waits: 6, fails: 2, panics: 2, never_ends: 1, hangs: 1, leaves: true, writes: 1, ..PLAIN },
+        Flavour {
+            waits: 6,
+            fails: 2,
+            panics: 2,
+            never_ends: 1,
+            hangs: 1,
+            faults: 1,
+            leaves: true,
+            writes: 1,
+            ..PLAIN
+        },
         laws::e2,
         |parting| parting.clause == Clause::E2 && !parting.moved && !parting.slow
     ),
