@@ -34,6 +34,22 @@ fn served(trace: &Trace) -> impl Iterator<Item = (&Request, Name, u64)> {
     })
 }
 
+/// When the flight of a computation was over: it stores before it leaves its table.
+fn flight_end(trace: &Trace, run: &Run) -> u64 {
+    let mut calls =
+        trace.calls.iter().filter(|call| call.operation == Operation::Set && call.key == Some(run.key));
+    let stores = calls.find(|call| {
+        call.began.tick > run.end_tick()
+            && call.entry.as_ref().is_some_and(|entry| *entry.value() == run.value)
+    });
+    stores.map_or(run.end_tick(), |call| call.ended.map_or(u64::MAX, |(at, _)| at.tick))
+}
+
+/// Whether the request came while the flight of the computation could be joined.
+fn flies_beside(trace: &Trace, run: &Run, request: &Request) -> bool {
+    overlaps(run.began, flight_end(trace, run), request.began, request.end_tick())
+}
+
 fn run_overlaps(run: &Run, request: &Request) -> bool {
     overlaps(run.began, run.end_tick(), request.began, request.end_tick())
 }
@@ -75,7 +91,7 @@ pub(crate) fn e1(trace: &Trace) -> Verdict {
         let most = if request.is_ask() { Freshness::Stale } else { Freshness::Fresh };
         if request.is_ask()
             && let Some(Producer::Run(run)) = trace.producers.get(&value)
-            && run_overlaps(&trace.runs[*run], request)
+            && flies_beside(trace, &trace.runs[*run], request)
         {
             continue;
         }
@@ -159,7 +175,7 @@ pub(crate) fn e2(trace: &Trace) -> Verdict {
         let soon = |tick: u64, passed: i128| tick > request.began.tick && (tick < end || passed <= at.passed);
         let renewed = trace.runs.iter().any(|run| {
             run.key == key
-                && run.end_tick() > request.began.tick
+                && flight_end(trace, run) > request.began.tick
                 && (run.began.tick < end || run.began.passed <= at.passed)
         });
         let skipped = trace.events.iter().any(|told| {
@@ -285,7 +301,7 @@ pub(crate) fn e4(trace: &Trace) -> Verdict {
             );
         }
     }
-    for (name, value) in Name::ALL.iter().zip(&trace.last) {
+    for (name, value) in Name::ALL.iter().zip(&trace.last).filter(|_| !trace.policy.bypass) {
         if let Some(value) = value
             && overtaken(*value, *name, u64::MAX).is_some()
         {
@@ -406,6 +422,7 @@ pub(crate) fn e7(trace: &Trace) -> Verdict {
     }
     for (index, request) in trace.requests.iter().enumerate() {
         let own = trace.runs.iter().find(|run| run.by == index && run.end() == Some(End::Panicked));
+        let overtaken = |run: &Run| written_between(trace, run.key, request.began.tick, run.end_tick());
         match request.reply() {
             Some(Reply::Panicked) if own.is_none() => {
                 return broken(
@@ -414,7 +431,7 @@ pub(crate) fn e7(trace: &Trace) -> Verdict {
                     "a panic that is published to all who wait",
                 );
             }
-            Some(Reply::Panicked) if own.is_some_and(|run| run.refresh) => {
+            Some(Reply::Panicked) if own.is_some_and(|run| run.refresh && !overtaken(run)) => {
                 return broken(
                     "the stale value",
                     "the panic of its refresh",
@@ -451,7 +468,7 @@ pub(crate) fn e7(trace: &Trace) -> Verdict {
 pub(crate) fn e8(trace: &Trace) -> Verdict {
     for (request, key, value) in served(trace).filter(|(request, ..)| request.is_ask()) {
         if let Some(Producer::Run(run)) = trace.producers.get(&value)
-            && run_overlaps(&trace.runs[*run], request)
+            && flies_beside(trace, &trace.runs[*run], request)
         {
             continue;
         }
@@ -633,7 +650,10 @@ pub(crate) fn e13(trace: &Trace) -> Verdict {
             let Some((at, end)) = run.ended else { return false };
             let own = matches!(producer, Some(Producer::Run(index)) if trace.runs[*index].value == run.value);
             let answers = (end == End::Answered && own) || end == End::Unchanged;
-            answers && fits(run.began.now, at.now, run.plan.own)
+            // What is unchanged keeps its version.
+            let planted = matches!(producer, Some(Producer::Planted(_))) && !run.plan.own.extras;
+            let versioned = !planted || entry.version().is_some_and(|version| &**version == "p");
+            answers && versioned && fits(run.began.now, at.now, run.plan.own)
         });
         let (expected, set) = match producer {
             Some(Producer::Set(set)) => match trace.requests[*set].act {

@@ -136,7 +136,12 @@ pub(crate) fn compare(case: &EngineCase, trace: &Trace) -> Option<Parting> {
                         format!("{}, {}", entry.value(), trace.life(entry.lifetime()))
                     })
                 };
-                let clause = if trace.policy.bypass { Clause::E10 } else { Clause::E13 };
+                let failed = |event: &&str| event.ends_with("Failed") || event.ends_with("Panicked");
+                let clause = match world.events.iter().any(failed) {
+                    _ if trace.policy.bypass => Clause::E10,
+                    true => Clause::E8,
+                    false => Clause::E13,
+                };
                 let expected =
                     format!("{} holds {}", Name(u8::try_from(key).unwrap_or(0)), words(&world.held[key]));
                 return parting(clause, expected, words(held), "a store that is forgotten, or one too many");
@@ -228,8 +233,9 @@ impl<'a> World<'a> {
 
     fn read(&mut self, key: u8) -> Result<Option<Entry<u64>>, ()> {
         let (_, answer, _) = self.call(Operation::Get);
+        let held = self.held[usize::from(key)].clone();
         self.pass(self.slow);
-        answer.map(|()| self.held[usize::from(key)].clone())
+        answer.map(|()| held)
     }
 
     /// Time passes, and the refreshes whose time has come land on the way.
@@ -330,7 +336,11 @@ impl<'a> World<'a> {
                 let fresh = self.fresh_at_once(key);
                 return simply(self.reads(), fresh.map_or(Reply::Nothing, Reply::Value));
             }
-            Act::Get(key) => return simply(self.reads(), self.get(key)),
+            Act::Get(key) => {
+                let reply = self.get(key);
+                let clause = if matches!(reply, Reply::Failed(..)) { Clause::E11 } else { self.reads() };
+                return simply(clause, reply);
+            }
             Act::Ask(key, plan) => return self.ask(step, key, plan),
             Act::Set(..) | Act::Remove(_) | Act::Clear => return simply(Clause::E4, self.write(request)),
         }

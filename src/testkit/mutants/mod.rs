@@ -3,6 +3,8 @@
 //! Only in debug builds with the hidden feature `mutants`. A family is a small healthy implementation with one
 //! switch a bug; a mutant is a line of its list.
 
+pub(crate) mod engine;
+
 use crate::testkit::Report;
 
 /// How a mutant is tried.
