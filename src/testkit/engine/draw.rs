@@ -30,6 +30,17 @@ pub(crate) struct Flavour {
     pub(crate) races: bool,
     pub(crate) bypass: bool,
     pub(crate) keys: u8,
+    pub(crate) start: Start,
+}
+
+/// What the first key is at the beginning, more often than not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Start {
+    Anything,
+    /// Stale, for minutes.
+    Stale,
+    /// Kept for the case that a computation fails, for minutes.
+    Kept,
 }
 
 impl Flavour {
@@ -52,6 +63,7 @@ impl Flavour {
         races: false,
         bypass: false,
         keys: 2,
+        start: Start::Anything,
     };
 }
 
@@ -79,7 +91,8 @@ fn plans(flavour: Flavour) -> BoxedStrategy<Plan> {
         (flavour.unchanged, Just(Work::Unchanged).boxed()),
     ]);
     let takes = prop_oneof![3 => Just(0u8), 1 => 1..4u8];
-    (work, mostly(1, 1..3), takes, owns(), mostly(2, 1..3))
+    let yields = prop_oneof![2 => Just(0u8), 2 => 1..3u8, 1 => 3..8u8];
+    (work, yields, takes, owns(), mostly(2, 1..3))
         .prop_map(|(work, yields, takes, own, way)| Plan { work, yields, takes, own, way })
         .boxed()
 }
@@ -103,14 +116,21 @@ fn acts(flavour: Flavour) -> BoxedStrategy<Act> {
         1 => Just(Act::Clear),
     ];
     let read = prop_oneof![key.clone().prop_map(Act::Get), key.clone().prop_map(Act::Peek)];
-    let calls = prop_oneof![3 => Just(Call::Get), 3 => Just(Call::Set), 1 => Just(Call::Remove), 1 => Just(Call::Clear)];
-    let faults = |troubles: BoxedStrategy<Trouble>| {
-        (0..2u8, calls.clone(), mostly(3, 0..3), troubles)
+    let faults = |calls: BoxedStrategy<Call>, troubles: BoxedStrategy<Trouble>| {
+        let nth = mostly(3, 0..3);
+        (0..2u8, calls, nth, troubles)
             .prop_map(|(tier, call, nth, trouble)| Act::Fault(tier, call, nth, trouble))
     };
-    let failing =
-        faults(prop_oneof![Just(Trouble::Before), Just(Trouble::After), Just(Trouble::Refuse)].boxed());
-    let hanging = faults(prop_oneof![Just(Trouble::HangBefore), Just(Trouble::HangAfter)].boxed());
+    let halves = prop_oneof![Just(Trouble::Before), Just(Trouble::After)].boxed();
+    let calls = prop_oneof![3 => Just(Call::Get), 3 => Just(Call::Set), 1 => Just(Call::Remove), 1 => Just(Call::Clear)];
+    let failing = prop_oneof![
+        3 => faults(calls.boxed(), halves),
+        1 => faults(Just(Call::Set).boxed(), Just(Trouble::Refuse).boxed()),
+    ];
+    let hanging = faults(
+        prop_oneof![4 => Just(Call::Get), 2 => Just(Call::Set), 1 => Just(Call::Remove)].boxed(),
+        prop_oneof![Just(Trouble::HangBefore), Just(Trouble::HangAfter)].boxed(),
+    );
     let outage = prop_oneof![2 => (0..2u8).prop_map(Act::Down), 1 => (0..2u8).prop_map(Act::Up)];
     weighted(vec![
         (flavour.asks, (key, plans(flavour)).prop_map(|(key, plan)| Act::Ask(key, plan)).boxed()),
@@ -147,9 +167,30 @@ fn planted(flavour: Flavour) -> BoxedStrategy<Planted> {
     let windows = || prop_oneof![2 => Just(0u8), 2 => 1..3u8, 2 => Just(101u8)];
     let ahead = prop_oneof![3 => Just(0u8), 1 => prop_oneof![Just(4u8), Just(5), Just(6), Just(60)]];
     let ahead = if flavour.jumps > 0 { ahead.boxed() } else { Just(0u8).boxed() };
-    (mostly(2, 0..flavour.keys.max(1)), proptest::bool::weighted(0.7), -2..3i8, windows(), windows(), ahead)
-        .prop_map(|(key, above, fresh, stale, keep, ahead)| Planted { key, above, fresh, stale, keep, ahead })
-        .boxed()
+    let any = (
+        mostly(2, 0..flavour.keys.max(1)),
+        proptest::bool::weighted(0.7),
+        -2..3i8,
+        windows(),
+        windows(),
+        ahead,
+    )
+        .prop_map(|(key, above, fresh, stale, keep, ahead)| Planted {
+            key,
+            above,
+            fresh,
+            stale,
+            keep,
+            ahead,
+        });
+    let (stale, keep) = match flavour.start {
+        Start::Anything => return any.boxed(),
+        Start::Stale => (101, 0),
+        Start::Kept => (0, 101),
+    };
+    let old = (mostly(1, 0..flavour.keys.max(1)), proptest::bool::weighted(0.8))
+        .prop_map(move |(key, above)| Planted { key, above, fresh: -1, stale, keep, ahead: 0 });
+    prop_oneof![4 => old, 1 => any].boxed()
 }
 
 /// Cases of this flavour; `fixed` if the settings are a user's.
@@ -166,12 +207,13 @@ pub(crate) fn cases(flavour: Flavour, fixed: bool) -> BoxedStrategy<EngineCase> 
         (flavour.alone, prop::collection::vec(prop::collection::vec(step(false), 1..8), 1).boxed()),
         (
             10 - flavour.alone.min(10),
-            prop::collection::vec(prop::collection::vec(step(flavour.leaves), 1..5), 2..4).boxed(),
+            prop::collection::vec(prop::collection::vec(step(flavour.leaves), 1..4), 2..4).boxed(),
         ),
     ]);
     let choices = prop::collection::vec(prop_oneof![2 => Just(0u8), 3 => 0..8u8], 0..40);
     let races = if flavour.races { proptest::bool::weighted(0.3).boxed() } else { Just(false).boxed() };
-    (knobs, under, prop::collection::vec(planted(flavour), 0..3), tasks, choices, races)
+    let most = if flavour.start == Start::Anything { 0..3 } else { 1..4 };
+    (knobs, under, prop::collection::vec(planted(flavour), most), tasks, choices, races)
         .prop_map(|(knobs, under, planted, tasks, choices, races)| {
             let alone = tasks.len() == 1;
             EngineCase {

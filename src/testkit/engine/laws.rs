@@ -122,10 +122,19 @@ pub(crate) fn e2(trace: &Trace) -> Verdict {
     if trace.policy.bypass || trace.closing().is_some() {
         return Ok(());
     }
-    let moved = has(trace, |act| matches!(act, Act::Jump(..) | Act::SlowReads(_)));
+    let jumped = has(trace, |act| matches!(act, Act::Jump(..)));
+    let slow = has(trace, |act| matches!(act, Act::SlowReads(_)));
+    // A flight that is still reading knows of no stale entry yet.
+    let beside = |request: &Request| {
+        let earlier = |ask: &Request| {
+            let flies = ask.end_tick() > request.began.tick || ask.reply() == Some(&Reply::Left);
+            ask.is_ask() && ask.key() == request.key() && ask.began < request.began && flies
+        };
+        slow && trace.requests.iter().any(earlier)
+    };
     for request in trace.requests.iter().filter(|request| request.is_ask()) {
         let Some(key) = request.key() else { continue };
-        if moved || written_between(trace, key, request.began.tick, request.end_tick()) {
+        if jumped || beside(request) || written_between(trace, key, request.began.tick, request.end_tick()) {
             continue;
         }
         let look = trace.peeks.iter().find(|peek| peek.at.tick > request.began.tick && peek.key == key);
@@ -155,7 +164,7 @@ pub(crate) fn e2(trace: &Trace) -> Verdict {
             }
         }
     }
-    if moved || has(trace, faulty) {
+    if jumped || slow || has(trace, faulty) {
         return Ok(());
     }
     for (request, key, value) in served(trace).filter(|(request, ..)| request.is_ask()) {
@@ -218,10 +227,13 @@ pub(crate) fn e3(trace: &Trace) -> Verdict {
         for second in reads.iter().skip(index + 1).filter(|call| call.key == first.key) {
             let end = first.ended.as_ref().map_or(first.began.tick, |(at, _)| at.tick);
             let Some(key) = first.key else { continue };
-            if !lone
-                && second.began.tick < end
-                && !written_between(trace, key, first.began.tick, second.began.tick)
-            {
+            // A flight may have been overtaken before it came to read.
+            let open = trace.requests.iter().filter(|ask| {
+                let flies = ask.end_tick() > first.began.tick || ask.reply() == Some(&Reply::Left);
+                ask.is_ask() && ask.key() == first.key && flies
+            });
+            let from = open.map(|ask| ask.began.tick).min().unwrap_or(0).min(first.began.tick);
+            if !lone && second.began.tick < end && !written_between(trace, key, from, second.began.tick) {
                 return broken(
                     format!("one read of {key} for all who miss it"),
                     "two reads at once",

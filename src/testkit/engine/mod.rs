@@ -15,7 +15,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::cache::CacheBuilder;
-use crate::testkit::engine::draw::Flavour;
+use crate::testkit::engine::draw::{Flavour, Start};
 use crate::testkit::engine::laws::{Broken, Verdict};
 use crate::testkit::engine::model::{Clause, Parting};
 use crate::testkit::engine::trace::Trace;
@@ -196,14 +196,16 @@ static LAWS: &[Law] = &[
         "e2_stale_at_once_and_one_refresh",
         "the stale window is there so that nobody waits for a slow origin; without it a popular key makes a stampede",
         Flavour {
-            waits: 6,
+            waits: 3,
             fails: 2,
             panics: 2,
             never_ends: 1,
             hangs: 1,
             faults: 1,
+            slow: 1,
             leaves: true,
             writes: 1,
+            start: Start::Stale,
             ..PLAIN
         },
         laws::e2,
@@ -219,7 +221,17 @@ static LAWS: &[Law] = &[
     law!(
         "e4_no_resurrection",
         "a user changes or deletes something, is told that it is done, and sees the old value again",
-        Flavour { alone: 1, writes: 6, waits: 2, leaves: true, races: true, reads: 3, ..PLAIN },
+        Flavour {
+            alone: 0,
+            asks: 8,
+            writes: 8,
+            waits: 1,
+            reads: 2,
+            fails: 0,
+            leaves: true,
+            races: true,
+            ..PLAIN
+        },
         laws::e4,
         |parting| parting.clause == Clause::E4
     ),
@@ -247,14 +259,23 @@ static LAWS: &[Law] = &[
     law!(
         "e8_stale_on_error",
         "an outage of the origin becomes yours, although the last value is still there",
-        Flavour { fails: 6, unchanged: 1, never_ends: 1, waits: 6, writes: 3, reads: 1, alone: 6, ..PLAIN },
+        Flavour {
+            fails: 6,
+            unchanged: 1,
+            never_ends: 1,
+            waits: 3,
+            writes: 3,
+            reads: 1,
+            start: Start::Kept,
+            ..PLAIN
+        },
         laws::e8,
         |parting| parting.clause == Clause::E8 && !parting.moved
     ),
     law!(
         "e9_background_is_bounded",
         "refreshes pile up behind a slow origin, or run on in a program that wants to end",
-        Flavour { never_ends: 4, closes: 3, waits: 5, alone: 6, leaves: true, ..PLAIN },
+        Flavour { never_ends: 3, closes: 2, waits: 2, leaves: true, writes: 1, start: Start::Stale, ..PLAIN },
         laws::e9,
         |parting| parting.clause == Clause::E9
     ),
@@ -305,6 +326,7 @@ static LAWS: &[Law] = &[
             faults: 2,
             closes: 1,
             unchanged: 1,
+            start: Start::Stale,
             ..PLAIN
         },
         laws::none,

@@ -342,7 +342,15 @@ impl<'a> World<'a> {
                 return simply(clause, reply);
             }
             Act::Ask(key, plan) => return self.ask(step, key, plan),
-            Act::Set(..) | Act::Remove(_) | Act::Clear => return simply(Clause::E4, self.write(request)),
+            Act::Set(..) | Act::Remove(_) | Act::Clear => {
+                let reply = self.write(request);
+                let clause = match reply {
+                    Reply::Failed(..) => Clause::E11,
+                    _ if self.trace.policy.bypass => Clause::E10,
+                    _ => Clause::E4,
+                };
+                return simply(clause, reply);
+            }
         }
         simply(Clause::E5, Reply::Done)
     }

@@ -58,7 +58,7 @@ bugs! {
     WriteDoesNotWait "a write does not wait for a result on its way to the store" "e4_no_resurrection" 6;
     HitStoresAgain "a hit stores its entry again" "e4_no_resurrection" 6;
     SetAcknowledgesEarly "set is acknowledged before it took place" "e4_no_resurrection" 6;
-    RemoveSwallowsErrors "a removal that failed is acknowledged" "e4_no_resurrection" 6;
+    RemoveSwallowsErrors "a removal that failed is acknowledged" "e11_store_failures_fail_no_computation" 6;
     DropKillsFollowers "followers fail when their leader goes away" "e5_nobody_hangs" 6;
     DropLosesLoad "a load ends when its caller goes away" "e5_nobody_hangs" 6;
     LoadsWithoutDeadline "a load has no deadline" "e5_nobody_hangs" 6;
@@ -181,7 +181,8 @@ mod tests {
             let report = (mutant.check)(&Trial { cases: None, seed: 0, only: Some(mutant.law) });
             let failure = report.failures().next();
             let steps = failure.map(|failure| failure.steps);
-            println!("{:32} {:40} {:?}", mutant.name, mutant.law, steps);
+            let cases = report.laws()[0].cases;
+            println!("{:32} {:40} {steps:?} {cases}", mutant.name, mutant.law);
             match steps {
                 Some(steps) if steps <= mutant.steps => killed += 1,
                 _ => missed.push(format!("{} ({}): {report}", mutant.name, mutant.wrong)),

@@ -435,7 +435,8 @@ impl Base {
                 Landing::Panicked if self.has(Bug::FollowersPanic) => resume_unwind(Box::new("boom")),
                 Landing::Panicked if self.has(Bug::FollowersGetError) => return Err(panicked()),
                 Landing::Gone if self.has(Bug::DropKillsFollowers) => return Err(shut_down()),
-                Landing::Panicked | Landing::Gone => {}
+                // Whoever finds it landed for ever goes round for ever, and lets the others run.
+                Landing::Panicked | Landing::Gone => yield_now().await,
             }
         }
     }
