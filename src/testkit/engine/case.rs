@@ -25,6 +25,17 @@ pub(crate) struct EngineCase {
     pub(crate) choices: Vec<u8>,
     /// Whether time may pass while somebody is runnable.
     pub(crate) races: bool,
+    /// How writes of the store take time.
+    pub(crate) writes: Writes,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Writes {
+    AtOnce,
+    /// A second after they took effect.
+    Linger,
+    /// Sets take effect after a second, and removals at once.
+    LateSets,
 }
 
 /// Settings, each by its number; 0 is the plainest.
@@ -252,7 +263,10 @@ impl Planted {
 impl EngineCase {
     /// One caller at a time, whom nothing interrupts: the model can say what must happen.
     pub(crate) fn is_sequential(&self) -> bool {
-        self.tasks.len() == 1 && !self.races && self.steps_of_all().all(|step| step.leaves == 0)
+        self.tasks.len() == 1
+            && !self.races
+            && self.writes == Writes::AtOnce
+            && self.steps_of_all().all(|step| step.leaves == 0)
     }
 
     pub(crate) fn steps_of_all(&self) -> impl Iterator<Item = &Step> {
@@ -319,6 +333,9 @@ impl EngineCase {
         out.extend(plainer.map(|knobs| Self { knobs, ..self.clone() }));
         if self.races {
             out.push(Self { races: false, ..self.clone() });
+        }
+        if self.writes != Writes::AtOnce {
+            out.push(Self { writes: Writes::AtOnce, ..self.clone() });
         }
         if self.under != Under::Memory {
             out.push(Self { under: Under::Memory, ..self.clone() });

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use crate::testkit::engine::case::{
-    Act, Call, EngineCase, Knobs, Own, Plan, Planted, Step, Trouble, Under, Until, Work,
+    Act, Call, EngineCase, Knobs, Own, Plan, Planted, Step, Trouble, Under, Until, Work, Writes,
 };
 
 /// What the cases of a law are made of: weights, 0 for never.
@@ -90,7 +90,7 @@ fn plans(flavour: Flavour) -> BoxedStrategy<Plan> {
         (flavour.never_ends, Just(Work::Hang).boxed()),
         (flavour.unchanged, Just(Work::Unchanged).boxed()),
     ]);
-    let takes = prop_oneof![3 => Just(0u8), 1 => 1..4u8];
+    let takes = prop_oneof![2 => Just(0u8), 1 => 1..4u8];
     let yields = prop_oneof![2 => Just(0u8), 2 => 1..3u8, 1 => 3..8u8];
     (work, yields, takes, owns(), mostly(2, 1..3))
         .prop_map(|(work, yields, takes, own, way)| Plan { work, yields, takes, own, way })
@@ -125,7 +125,7 @@ fn acts(flavour: Flavour) -> BoxedStrategy<Act> {
     let calls = prop_oneof![3 => Just(Call::Get), 3 => Just(Call::Set), 1 => Just(Call::Remove), 1 => Just(Call::Clear)];
     let failing = prop_oneof![
         3 => faults(calls.boxed(), halves),
-        1 => faults(Just(Call::Set).boxed(), Just(Trouble::Refuse).boxed()),
+        2 => faults(Just(Call::Set).boxed(), Just(Trouble::Refuse).boxed()),
     ];
     let hanging = faults(
         prop_oneof![4 => Just(Call::Get), 2 => Just(Call::Set), 1 => Just(Call::Remove)].boxed(),
@@ -213,8 +213,10 @@ pub(crate) fn cases(flavour: Flavour, fixed: bool) -> BoxedStrategy<EngineCase> 
     let choices = prop::collection::vec(prop_oneof![2 => Just(0u8), 3 => 0..8u8], 0..40);
     let races = if flavour.races { proptest::bool::weighted(0.3).boxed() } else { Just(false).boxed() };
     let most = if flavour.start == Start::Anything { 0..3 } else { 1..4 };
-    (knobs, under, prop::collection::vec(planted(flavour), most), tasks, choices, races)
-        .prop_map(|(knobs, under, planted, tasks, choices, races)| {
+    let writes =
+        prop_oneof![4 => Just(Writes::AtOnce), 1 => Just(Writes::Linger), 1 => Just(Writes::LateSets)];
+    (knobs, under, prop::collection::vec(planted(flavour), most), tasks, choices, races, writes)
+        .prop_map(|(knobs, under, planted, tasks, choices, races, writes)| {
             let alone = tasks.len() == 1;
             EngineCase {
                 knobs,
@@ -223,6 +225,7 @@ pub(crate) fn cases(flavour: Flavour, fixed: bool) -> BoxedStrategy<EngineCase> 
                 tasks,
                 choices: if alone { Vec::new() } else { choices },
                 races: races && !alone,
+                writes: if alone { Writes::AtOnce } else { writes },
             }
         })
         .boxed()

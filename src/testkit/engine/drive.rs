@@ -16,7 +16,7 @@ use crate::ext::StoreExt;
 use crate::runtime::{BoxFuture, Runtime};
 use crate::store::SetOutcome;
 use crate::sync::Mutex;
-use crate::testkit::engine::case::{Act, EngineCase, Plan, Planted, SECOND, Under, Until, Work};
+use crate::testkit::engine::case::{Act, EngineCase, Plan, Planted, SECOND, Under, Until, Work, Writes};
 use crate::testkit::engine::stack::{Name, Stack};
 use crate::testkit::engine::trace::{
     Broke, End, Log, Moment, Producer, Reply, Request, Run, START, Told, Trace,
@@ -162,7 +162,7 @@ pub(crate) fn run(subject: &Subject, case: &EngineCase, floor: Option<Floor>) ->
     let policy =
         Cache::builder(crate::adapters::Null::<str, u64>::new()).bypass().build()?.core.policy.clone();
     let log = Log::new(clock.clone(), policy);
-    let stack = Stack::new(floor.store, log.clone(), sim.runtime());
+    let stack = Stack::new(floor.store, log.clone(), sim.runtime(), case.writes);
     let told = log.clone();
     let builder = Cache::builder(stack.clone()).jitter_seed(7);
     let builder = match &subject.configure {
@@ -508,6 +508,6 @@ pub(crate) fn builds(
     let policy =
         Cache::builder(crate::adapters::Null::<str, u64>::new()).bypass().build()?.core.policy.clone();
     let log = Log::new(ManualClock::default(), policy);
-    let stack = Stack::new(store.boxed(), log, sim.runtime());
+    let stack = Stack::new(store.boxed(), log, sim.runtime(), Writes::AtOnce);
     configure(Cache::builder(stack).runtime(sim.runtime())).build().map(drop)
 }

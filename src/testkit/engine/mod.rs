@@ -188,7 +188,7 @@ static LAWS: &[Law] = &[
     law!(
         "e1_nothing_expired_is_served",
         "users see prices, permissions and stock of which you had said that they are too old to show",
-        Flavour { waits: 6, reads: 4, leaves: true, ..PLAIN },
+        Flavour { waits: 6, reads: 4, fails: 3, leaves: true, ..PLAIN },
         laws::e1,
         |parting| parting.clause == Clause::E1 && !parting.moved && !parting.slow
     ),
@@ -320,6 +320,7 @@ static LAWS: &[Law] = &[
         "dashboards and alarms count what did not happen, or miss what did",
         Flavour {
             alone: 10,
+            writes: 4,
             fails: 2,
             panics: 1,
             never_ends: 2,

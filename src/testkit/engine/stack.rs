@@ -13,6 +13,7 @@ use crate::runtime::Runtime;
 use crate::store::{SetOutcome, Store};
 use crate::sync::Mutex;
 use crate::testkit::SimRuntime;
+use crate::testkit::engine::case::{SECOND, Writes};
 use crate::testkit::engine::trace::{Log, Outcome};
 use crate::time::Timestamp;
 
@@ -52,11 +53,12 @@ struct Inner {
     log: Log,
     runtime: SimRuntime,
     slow_reads: Mutex<Duration>,
+    writes: Writes,
 }
 
 impl Stack {
-    pub(crate) fn new(store: BoxStore<str, u64>, log: Log, runtime: SimRuntime) -> Self {
-        Self(Arc::new(Inner { store, log, runtime, slow_reads: Mutex::default() }))
+    pub(crate) fn new(store: BoxStore<str, u64>, log: Log, runtime: SimRuntime, writes: Writes) -> Self {
+        Self(Arc::new(Inner { store, log, runtime, slow_reads: Mutex::default(), writes }))
     }
 
     pub(crate) fn slow_reads(&self, by: Duration) {
@@ -66,6 +68,14 @@ impl Stack {
     /// What a read answers, past the log.
     pub(crate) async fn raw(&self, key: Name) -> Option<Entry<u64>> {
         self.0.store.get(key.as_str()).await.ok().flatten()
+    }
+
+    async fn lag(&self, when: Writes) {
+        if self.0.writes == when
+            && let Some(sleep) = self.0.runtime.sleep(SECOND)
+        {
+            sleep.await;
+        }
     }
 
     async fn read(
@@ -97,7 +107,9 @@ impl Store for Stack {
 
     async fn set(&self, key: &Name, entry: Entry<u64>) -> Result<SetOutcome> {
         let call = self.0.log.call(Operation::Set, Some(*key), Some(entry.clone()));
+        self.lag(Writes::LateSets).await;
         let answer = self.0.store.set(key.as_str(), entry).await;
+        self.lag(Writes::Linger).await;
         let outcome = match &answer {
             Ok(SetOutcome::Refused(_)) => Outcome::Refused,
             _ => Outcome::of(&answer),
@@ -109,6 +121,7 @@ impl Store for Stack {
     async fn remove(&self, key: &Name) -> Result<()> {
         let call = self.0.log.call(Operation::Remove, Some(*key), None);
         let answer = self.0.store.remove(key.as_str()).await;
+        self.lag(Writes::Linger).await;
         self.0.log.end_call(call, None, Outcome::of(&answer));
         answer
     }
@@ -116,6 +129,7 @@ impl Store for Stack {
     async fn clear(&self) -> Result<()> {
         let call = self.0.log.call(Operation::Clear, None, None);
         let answer = self.0.store.clear().await;
+        self.lag(Writes::Linger).await;
         self.0.log.end_call(call, None, Outcome::of(&answer));
         answer
     }
