@@ -31,6 +31,8 @@ pub(crate) struct Flavour {
     pub(crate) bypass: bool,
     pub(crate) keys: u8,
     pub(crate) start: Start,
+    /// Computations and writes take longer than elsewhere.
+    pub(crate) slow_work: bool,
 }
 
 /// What the first key is at the beginning, more often than not.
@@ -64,6 +66,7 @@ impl Flavour {
         bypass: false,
         keys: 2,
         start: Start::Anything,
+        slow_work: false,
     };
 }
 
@@ -90,7 +93,7 @@ fn plans(flavour: Flavour) -> BoxedStrategy<Plan> {
         (flavour.never_ends, Just(Work::Hang).boxed()),
         (flavour.unchanged, Just(Work::Unchanged).boxed()),
     ]);
-    let takes = prop_oneof![2 => Just(0u8), 1 => 1..4u8];
+    let takes = prop_oneof![2 => Just(0u8), if flavour.slow_work { 3 } else { 1 } => 1..4u8];
     let yields = prop_oneof![2 => Just(0u8), 2 => 1..3u8, 1 => 3..8u8];
     (work, yields, takes, owns(), mostly(2, 1..3))
         .prop_map(|(work, yields, takes, own, way)| Plan { work, yields, takes, own, way })
@@ -108,13 +111,31 @@ fn untils(keys: u8) -> BoxedStrategy<Until> {
     .boxed()
 }
 
+fn writes(key: BoxedStrategy<u8>) -> BoxedStrategy<Act> {
+    prop_oneof![
+        3 => (key.clone(), owns()).prop_map(|(key, own)| Act::Set(key, own)),
+        3 => key.prop_map(Act::Remove),
+        2 => Just(Act::Clear),
+    ]
+    .boxed()
+}
+
+/// A write, somebody who asks beside it, and somebody who asks after it: where fences are tried.
+fn beside_a_write(flavour: Flavour) -> BoxedStrategy<Vec<Vec<Step>>> {
+    let ask = || plans(flavour).prop_map(|plan| Act::Ask(0, plan));
+    let slow = (plans(flavour), 1..4u8).prop_map(|(plan, takes)| Act::Ask(0, Plan { takes, ..plan }));
+    (writes(Just(0u8).boxed()), ask(), slow, prop::collection::vec(acts(flavour), 0..2))
+        .prop_map(|(write, after, slow, more)| {
+            let step = |act| Step { act, leaves: 0 };
+            let first = [write, after].into_iter().map(step).collect();
+            vec![first, std::iter::once(slow).chain(more).map(step).collect()]
+        })
+        .boxed()
+}
+
 fn acts(flavour: Flavour) -> BoxedStrategy<Act> {
-    let key = mostly(1, 0..flavour.keys.max(1));
-    let write = prop_oneof![
-        2 => (key.clone(), owns()).prop_map(|(key, own)| Act::Set(key, own)),
-        2 => key.clone().prop_map(Act::Remove),
-        1 => Just(Act::Clear),
-    ];
+    let key = mostly(if flavour.alone == 0 { 3 } else { 1 }, 0..flavour.keys.max(1));
+    let write = writes(key.clone());
     let read = prop_oneof![key.clone().prop_map(Act::Get), key.clone().prop_map(Act::Peek)];
     let faults = |calls: BoxedStrategy<Call>, troubles: BoxedStrategy<Trouble>| {
         let nth = mostly(3, 0..3);
@@ -210,6 +231,8 @@ pub(crate) fn cases(flavour: Flavour, fixed: bool) -> BoxedStrategy<EngineCase> 
             prop::collection::vec(prop::collection::vec(step(flavour.leaves), 1..4), 2..4).boxed(),
         ),
     ]);
+    let fences = if flavour.slow_work && flavour.alone == 0 { 1 } else { 0 };
+    let tasks = weighted(vec![(2, tasks), (fences, beside_a_write(flavour))]);
     let choices = prop::collection::vec(prop_oneof![2 => Just(0u8), 3 => 0..8u8], 0..40);
     let races = if flavour.races { proptest::bool::weighted(0.3).boxed() } else { Just(false).boxed() };
     let most = if flavour.start == Start::Anything { 0..3 } else { 1..4 };

@@ -230,6 +230,7 @@ static LAWS: &[Law] = &[
             fails: 0,
             leaves: true,
             races: true,
+            slow_work: true,
             ..PLAIN
         },
         laws::e4,
@@ -321,6 +322,8 @@ static LAWS: &[Law] = &[
         Flavour {
             alone: 10,
             writes: 4,
+            waits: 7,
+            reads: 1,
             fails: 2,
             panics: 1,
             never_ends: 2,
@@ -328,6 +331,7 @@ static LAWS: &[Law] = &[
             closes: 1,
             unchanged: 1,
             start: Start::Stale,
+            slow_work: true,
             ..PLAIN
         },
         laws::none,

@@ -272,11 +272,12 @@ impl<'a> World<'a> {
         }
     }
 
-    /// The result of a computation goes to the store, unless a write overtook it. Whether that failed.
-    fn store(&mut self, key: u8, value: u64, run: usize, fenced: bool) -> bool {
+    /// The result of a computation goes to the store, unless a write overtook it. Whether that failed, and whether
+    /// it was taken.
+    fn store(&mut self, key: u8, value: u64, run: usize, fenced: bool) -> (bool, bool) {
         if fenced {
             self.events.push("Overtaken");
-            return false;
+            return (false, true);
         }
         let (effect, answer, refused) = self.call(Operation::Set);
         if effect {
@@ -288,7 +289,7 @@ impl<'a> World<'a> {
             Ok(()) => {}
             Err(()) => self.events.push("StoreFailed"),
         }
-        answer.is_err()
+        (answer.is_err(), answer.is_ok() && !refused)
     }
 
     /// What was written of this value after the computation had ended.
@@ -589,14 +590,14 @@ impl<'a> World<'a> {
         match outcome {
             Reply::Value(value) => {
                 self.events.push("LoadSucceeded");
-                let failed = run.is_some_and(|run| self.store(key, value, run, false));
+                let (failed, taken) = run.map_or((false, true), |run| self.store(key, value, run, false));
                 if failed && self.trace.policy.strict {
                     return expected(
                         Clause::E11,
                         Reply::Failed(ErrorKind::Unavailable, Operation::Set, None),
                     );
                 }
-                expected(if failed { Clause::E11 } else { Clause::E3 }, Reply::Value(value))
+                expected(if taken { Clause::E3 } else { Clause::E11 }, Reply::Value(value))
             }
             Reply::Panicked => {
                 self.events.push("LoadPanicked");
