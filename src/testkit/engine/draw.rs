@@ -35,14 +35,25 @@ pub(crate) struct Flavour {
     pub(crate) slow_work: bool,
 }
 
-/// What the first key is at the beginning, more often than not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Start {
-    Anything,
+/// What the first keys are at the beginning: weights.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Start {
+    none: u32,
+    /// Some ticks beside now, in every window.
+    near: u32,
     /// Stale, for minutes.
-    Stale,
+    stale: u32,
     /// Kept for the case that a computation fails, for minutes.
-    Kept,
+    kept: u32,
+    /// Stale for minutes, and then kept for minutes.
+    both: u32,
+}
+
+impl Start {
+    pub(crate) const ANYHOW: Self = Self { none: 4, near: 4, stale: 1, kept: 1, both: 0 };
+    pub(crate) const STALE: Self = Self { none: 1, near: 1, stale: 5, kept: 0, both: 1 };
+    pub(crate) const KEPT: Self = Self { none: 1, near: 2, stale: 0, kept: 3, both: 2 };
+    pub(crate) const MIXED: Self = Self { none: 3, near: 1, stale: 3, kept: 0, both: 0 };
 }
 
 impl Flavour {
@@ -65,7 +76,7 @@ impl Flavour {
         races: false,
         bypass: false,
         keys: 2,
-        start: Start::Anything,
+        start: Start::ANYHOW,
         slow_work: false,
     };
 }
@@ -123,12 +134,13 @@ fn writes(key: BoxedStrategy<u8>) -> BoxedStrategy<Act> {
 /// A write, somebody who asks beside it, and somebody who asks after it: where fences are tried.
 fn beside_a_write(flavour: Flavour) -> BoxedStrategy<Vec<Vec<Step>>> {
     let ask = || plans(flavour).prop_map(|plan| Act::Ask(0, plan));
-    let slow = (plans(flavour), 1..4u8).prop_map(|(plan, takes)| Act::Ask(0, Plan { takes, ..plan }));
-    (writes(Just(0u8).boxed()), ask(), slow, prop::collection::vec(acts(flavour), 0..2))
-        .prop_map(|(write, after, slow, more)| {
+    let slow = (plans(flavour), 0..4u8).prop_map(|(plan, takes)| Act::Ask(0, Plan { takes, ..plan }));
+    let more = || prop::collection::vec(acts(flavour), 0..2);
+    (any::<bool>(), writes(Just(0u8).boxed()), ask(), slow, more())
+        .prop_map(|(later, write, after, slow, more)| {
             let step = |act| Step { act, leaves: 0 };
-            let first = [write, after].into_iter().map(step).collect();
-            vec![first, std::iter::once(slow).chain(more).map(step).collect()]
+            let first = later.then_some(Act::Wait(Until::Tick)).into_iter().chain([write, after]);
+            vec![first.map(step).collect(), std::iter::once(slow).chain(more).map(step).collect()]
         })
         .boxed()
 }
@@ -143,7 +155,7 @@ fn acts(flavour: Flavour) -> BoxedStrategy<Act> {
             .prop_map(|(tier, call, nth, trouble)| Act::Fault(tier, call, nth, trouble))
     };
     let halves = prop_oneof![Just(Trouble::Before), Just(Trouble::After)].boxed();
-    let calls = prop_oneof![3 => Just(Call::Get), 3 => Just(Call::Set), 1 => Just(Call::Remove), 1 => Just(Call::Clear)];
+    let calls = prop_oneof![2 => Just(Call::Get), 2 => Just(Call::Set), 1 => Just(Call::Remove), 1 => Just(Call::Clear)];
     let failing = prop_oneof![
         3 => faults(calls.boxed(), halves),
         2 => faults(Just(Call::Set).boxed(), Just(Trouble::Refuse).boxed()),
@@ -184,34 +196,25 @@ fn knobs() -> BoxedStrategy<Knobs> {
         .boxed()
 }
 
-fn planted(flavour: Flavour) -> BoxedStrategy<Planted> {
-    let windows = || prop_oneof![2 => Just(0u8), 2 => 1..3u8, 2 => Just(101u8)];
+fn planted(flavour: Flavour, key: u8) -> BoxedStrategy<Option<Planted>> {
+    let ticks = || prop_oneof![2 => Just(0u8), 2 => 1..3u8, 1 => Just(101u8)];
     let ahead = prop_oneof![3 => Just(0u8), 1 => prop_oneof![Just(4u8), Just(5), Just(6), Just(60)]];
     let ahead = if flavour.jumps > 0 { ahead.boxed() } else { Just(0u8).boxed() };
-    let any = (
-        mostly(2, 0..flavour.keys.max(1)),
-        proptest::bool::weighted(0.7),
-        -2..3i8,
-        windows(),
-        windows(),
-        ahead,
-    )
-        .prop_map(|(key, above, fresh, stale, keep, ahead)| Planted {
-            key,
-            above,
-            fresh,
-            stale,
-            keep,
-            ahead,
+    let above = || proptest::bool::weighted(0.75);
+    let near =
+        (above(), -2..3i8, ticks(), ticks(), ahead).prop_map(move |(above, fresh, stale, keep, ahead)| {
+            Some(Planted { key, above, fresh, stale, keep, ahead })
         });
-    let (stale, keep) = match flavour.start {
-        Start::Anything => return any.boxed(),
-        Start::Stale => (101, 0),
-        Start::Kept => (0, 101),
+    let old = |stale, keep| {
+        above().prop_map(move |above| Some(Planted { key, above, fresh: -1, stale, keep, ahead: 0 })).boxed()
     };
-    let old = (mostly(1, 0..flavour.keys.max(1)), proptest::bool::weighted(0.8))
-        .prop_map(move |(key, above)| Planted { key, above, fresh: -1, stale, keep, ahead: 0 });
-    prop_oneof![4 => old, 1 => any].boxed()
+    weighted(vec![
+        (flavour.start.none, Just(None).boxed()),
+        (flavour.start.near, near.boxed()),
+        (flavour.start.stale, old(101, 0)),
+        (flavour.start.kept, old(0, 101)),
+        (flavour.start.both, old(101, 101)),
+    ])
 }
 
 /// Cases of this flavour; `fixed` if the settings are a user's.
@@ -225,20 +228,22 @@ pub(crate) fn cases(flavour: Flavour, fixed: bool) -> BoxedStrategy<EngineCase> 
         (acts(flavour), leaves).prop_map(|(act, leaves)| Step { act, leaves })
     };
     let tasks = weighted(vec![
-        (flavour.alone, prop::collection::vec(prop::collection::vec(step(false), 1..8), 1).boxed()),
+        (flavour.alone, prop::collection::vec(prop::collection::vec(step(false), 3..12), 1).boxed()),
         (
             10 - flavour.alone.min(10),
-            prop::collection::vec(prop::collection::vec(step(flavour.leaves), 1..4), 2..4).boxed(),
+            prop::collection::vec(prop::collection::vec(step(flavour.leaves), 1..6), 2..4).boxed(),
         ),
     ]);
-    let fences = if flavour.slow_work && flavour.alone == 0 { 1 } else { 0 };
+    let fences = u32::from(flavour.slow_work && flavour.alone < 10);
     let tasks = weighted(vec![(2, tasks), (fences, beside_a_write(flavour))]);
     let choices = prop::collection::vec(prop_oneof![2 => Just(0u8), 3 => 0..8u8], 0..40);
     let races = if flavour.races { proptest::bool::weighted(0.3).boxed() } else { Just(false).boxed() };
-    let most = if flavour.start == Start::Anything { 0..3 } else { 1..4 };
+    let slow = if flavour.slow_work { 3 } else { 1 };
     let writes =
-        prop_oneof![4 => Just(Writes::AtOnce), 1 => Just(Writes::Linger), 1 => Just(Writes::LateSets)];
-    (knobs, under, prop::collection::vec(planted(flavour), most), tasks, choices, races, writes)
+        prop_oneof![4 => Just(Writes::AtOnce), slow => Just(Writes::Linger), slow => Just(Writes::LateSets)];
+    let planted = (planted(flavour, 0), planted(flavour, 1))
+        .prop_map(|(first, second)| [first, second].into_iter().flatten().collect::<Vec<_>>());
+    (knobs, under, planted, tasks, choices, races, writes)
         .prop_map(|(knobs, under, planted, tasks, choices, races, writes)| {
             let alone = tasks.len() == 1;
             EngineCase {

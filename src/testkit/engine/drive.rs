@@ -171,8 +171,7 @@ pub(crate) fn run(subject: &Subject, case: &EngineCase, floor: Option<Floor>) ->
         None => case.knobs.apply(builder),
     };
     let builder = builder.clock(clock.clone()).runtime(sim.runtime()).events(move |event| {
-        let text = format!("{:?}", event.kind);
-        let name = text.split(['(', ' ']).next().unwrap_or_default().to_owned();
+        let name = event.kind.name();
         let key = event.key.copied();
         told.write(|trace, at| trace.events.push(Told { at, key, name }));
     });
@@ -482,12 +481,12 @@ impl Drop for Running {
 /// Goes away after waiting `leaves` times, and takes a panic for an answer.
 async fn guarded(leaves: u8, work: impl Future<Output = Reply>) -> Reply {
     let mut work = pin!(work);
-    let mut waited = 0;
+    let mut waited = 0_u64;
     poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(context))) {
         Ok(Poll::Ready(reply)) => Poll::Ready(reply),
         Ok(Poll::Pending) => {
             waited += 1;
-            if waited == leaves { Poll::Ready(Reply::Left) } else { Poll::Pending }
+            if waited == u64::from(leaves) { Poll::Ready(Reply::Left) } else { Poll::Pending }
         }
         Err(_) => Poll::Ready(Reply::Panicked),
     })

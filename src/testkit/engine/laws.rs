@@ -488,11 +488,10 @@ pub(crate) fn e8(trace: &Trace) -> Verdict {
         if lives.iter().any(|life| judged(trace, *life, request, Freshness::Stale)) {
             continue;
         }
-        let Some(failed) =
-            trace.runs.iter().filter(|run| run.key == key && run_overlaps(run, request)).last()
-        else {
-            continue;
-        };
+        let runs = || trace.runs.iter().filter(|run| run.key == key && run_overlaps(run, request));
+        // What the origin confirms stands in for nothing.
+        let confirmed = runs().any(|run| run.end() == Some(End::Unchanged));
+        let Some(failed) = runs().last().filter(|_| !confirmed) else { continue };
         let removed = trace.requests.iter().any(|write| {
             let acknowledged = write.acknowledged().is_some_and(|at| at.tick < failed.end_tick());
             write.writes(key)

@@ -188,7 +188,7 @@ static LAWS: &[Law] = &[
     law!(
         "e1_nothing_expired_is_served",
         "users see prices, permissions and stock of which you had said that they are too old to show",
-        Flavour { waits: 6, reads: 4, fails: 3, leaves: true, ..PLAIN },
+        Flavour { start: Start::KEPT, waits: 6, reads: 4, fails: 3, leaves: true, ..PLAIN },
         laws::e1,
         |parting| parting.clause == Clause::E1 && !parting.moved && !parting.slow
     ),
@@ -205,7 +205,7 @@ static LAWS: &[Law] = &[
             slow: 1,
             leaves: true,
             writes: 1,
-            start: Start::Stale,
+            start: Start::STALE,
             ..PLAIN
         },
         laws::e2,
@@ -239,7 +239,7 @@ static LAWS: &[Law] = &[
     law!(
         "e5_nobody_hangs",
         "requests that wait for ever hold connections and memory, until the service stops",
-        Flavour { alone: 2, panics: 2, never_ends: 2, hangs: 2, faults: 1, leaves: true, ..PLAIN },
+        Flavour { alone: 3, panics: 3, asks: 10, never_ends: 2, hangs: 2, faults: 1, leaves: true, ..PLAIN },
         laws::e5,
         |parting| parting.clause == Clause::E5
     ),
@@ -253,7 +253,7 @@ static LAWS: &[Law] = &[
     law!(
         "e7_a_panic_poisons_nothing",
         "one bad input takes its key out of service, or kills requests that had nothing to do with it",
-        Flavour { panics: 6, alone: 3, leaves: true, ..PLAIN },
+        Flavour { start: Start::MIXED, panics: 6, alone: 3, leaves: true, ..PLAIN },
         laws::e7,
         |parting| parting.clause == Clause::E7
     ),
@@ -267,7 +267,8 @@ static LAWS: &[Law] = &[
             waits: 3,
             writes: 3,
             reads: 1,
-            start: Start::Kept,
+            start: Start::KEPT,
+            slow_work: true,
             ..PLAIN
         },
         laws::e8,
@@ -276,7 +277,7 @@ static LAWS: &[Law] = &[
     law!(
         "e9_background_is_bounded",
         "refreshes pile up behind a slow origin, or run on in a program that wants to end",
-        Flavour { never_ends: 3, closes: 2, waits: 2, leaves: true, writes: 1, start: Start::Stale, ..PLAIN },
+        Flavour { never_ends: 3, closes: 2, waits: 2, leaves: true, writes: 1, start: Start::STALE, ..PLAIN },
         laws::e9,
         |parting| parting.clause == Clause::E9
     ),
@@ -290,21 +291,21 @@ static LAWS: &[Law] = &[
     law!(
         "e11_store_failures_fail_no_computation",
         "an outage of the cache's server becomes an outage of yours",
-        Flavour { faults: 5, hangs: 1, alone: 6, ..PLAIN },
+        Flavour { faults: 5, writes: 4, hangs: 1, alone: 6, ..PLAIN },
         laws::e11,
         |parting| parting.clause == Clause::E11
     ),
     law!(
         "e12_the_clock_may_jump",
         "after a correction of the clock, or beside a host whose clock runs ahead, old values stay for hours",
-        Flavour { jumps: 5, alone: 8, waits: 2, fails: 1, ..PLAIN },
+        Flavour { jumps: 3, alone: 8, waits: 2, fails: 2, ..PLAIN },
         laws::e12,
         |parting| parting.moved && !matches!(parting.clause, Clause::Events)
     ),
     law!(
         "e13_judgement",
         "values that took long to compute are expired when they are stored, or live longer than you said",
-        Flavour { unchanged: 2, slow: 3, alone: 7, ..PLAIN },
+        Flavour { start: Start::KEPT, unchanged: 2, slow: 3, alone: 7, ..PLAIN },
         laws::e13,
         |parting| parting.clause == Clause::E13
             || (parting.slow && matches!(parting.clause, Clause::E1 | Clause::E2))
@@ -330,7 +331,7 @@ static LAWS: &[Law] = &[
             faults: 2,
             closes: 1,
             unchanged: 1,
-            start: Start::Stale,
+            start: Start::STALE,
             slow_work: true,
             ..PLAIN
         },

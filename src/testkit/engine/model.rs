@@ -152,7 +152,7 @@ pub(crate) fn compare(case: &EngineCase, trace: &Trace) -> Option<Parting> {
             .events
             .iter()
             .filter(|told| (request.began.tick..trace.rests[step]).contains(&told.at.tick))
-            .map(|told| told.name.as_str())
+            .map(|told| told.name)
             .collect();
         told.sort_unstable();
         world.events.sort_unstable();

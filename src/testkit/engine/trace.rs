@@ -124,7 +124,7 @@ pub(crate) struct Peeked {
 pub(crate) struct Told {
     pub(crate) at: Moment,
     pub(crate) key: Option<Name>,
-    pub(crate) name: String,
+    pub(crate) name: &'static str,
 }
 
 /// Where a value comes from.
