@@ -52,7 +52,7 @@ pub(crate) struct Start {
 impl Start {
     pub(crate) const ANYHOW: Self = Self { none: 4, near: 4, stale: 1, kept: 1, both: 0 };
     pub(crate) const STALE: Self = Self { none: 1, near: 1, stale: 5, kept: 0, both: 1 };
-    pub(crate) const KEPT: Self = Self { none: 1, near: 2, stale: 0, kept: 3, both: 2 };
+    pub(crate) const KEPT: Self = Self { none: 1, near: 4, stale: 0, kept: 3, both: 2 };
     pub(crate) const MIXED: Self = Self { none: 3, near: 1, stale: 3, kept: 0, both: 0 };
 }
 
@@ -112,7 +112,11 @@ fn plans(flavour: Flavour) -> BoxedStrategy<Plan> {
 }
 
 fn untils(keys: u8) -> BoxedStrategy<Until> {
-    let edge = (mostly(2, 0..keys.max(1)), 0..3u8, -1..2i8);
+    let edge = (
+        mostly(2, 0..keys.max(1)),
+        prop_oneof![1 => 0..2u8, 1 => Just(2)],
+        prop_oneof![Just(0i8), Just(1), Just(-1)],
+    );
     prop_oneof![
         1 => Just(Until::Tick),
         1 => prop_oneof![Just(1u8), Just(11), Just(61), Just(121)].prop_map(Until::Seconds),
@@ -183,7 +187,7 @@ fn acts(flavour: Flavour) -> BoxedStrategy<Act> {
 
 fn knobs() -> BoxedStrategy<Knobs> {
     let lengths = (prop_oneof![6 => Just(0u8), 1 => 1..4u8], mostly(1, 1..4), mostly(1, 1..4));
-    (lengths, proptest::bool::weighted(0.2), proptest::bool::weighted(0.1), proptest::bool::weighted(0.3))
+    (lengths, proptest::bool::weighted(0.3), proptest::bool::weighted(0.1), proptest::bool::weighted(0.4))
         .prop_map(|((ttl, stale, keep), strict, jitter, one_refresh)| Knobs {
             ttl,
             stale,

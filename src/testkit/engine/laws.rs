@@ -492,12 +492,14 @@ pub(crate) fn e8(trace: &Trace) -> Verdict {
         // What the origin confirms stands in for nothing.
         let confirmed = runs().any(|run| run.end() == Some(End::Unchanged));
         let Some(failed) = runs().last().filter(|_| !confirmed) else { continue };
+        let older = |write: &Request| match trace.producers.get(&value) {
+            Some(Producer::Run(run)) => trace.runs[*run].end_tick() < write.began.tick,
+            Some(Producer::Set(set)) => trace.requests[*set].end_tick() < write.began.tick,
+            _ => true,
+        };
         let removed = trace.requests.iter().any(|write| {
             let acknowledged = write.acknowledged().is_some_and(|at| at.tick < failed.end_tick());
-            write.writes(key)
-                && acknowledged
-                && write.began.tick > failed.began.tick
-                && !matches!(write.act, Act::Set(..))
+            write.writes(key) && acknowledged && older(write) && !matches!(write.act, Act::Set(..))
         });
         if removed {
             return broken(

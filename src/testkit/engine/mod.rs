@@ -188,7 +188,7 @@ static LAWS: &[Law] = &[
     law!(
         "e1_nothing_expired_is_served",
         "users see prices, permissions and stock of which you had said that they are too old to show",
-        Flavour { start: Start::KEPT, waits: 6, reads: 4, fails: 3, leaves: true, ..PLAIN },
+        Flavour { start: Start::KEPT, waits: 8, reads: 4, fails: 3, leaves: true, ..PLAIN },
         laws::e1,
         |parting| parting.clause == Clause::E1 && !parting.moved && !parting.slow
     ),
@@ -264,11 +264,12 @@ static LAWS: &[Law] = &[
             fails: 6,
             unchanged: 1,
             never_ends: 1,
-            waits: 3,
+            waits: 7,
             writes: 3,
             reads: 1,
             start: Start::KEPT,
             slow_work: true,
+            alone: 4,
             ..PLAIN
         },
         laws::e8,
@@ -305,7 +306,7 @@ static LAWS: &[Law] = &[
     law!(
         "e13_judgement",
         "values that took long to compute are expired when they are stored, or live longer than you said",
-        Flavour { start: Start::KEPT, unchanged: 2, slow: 3, alone: 7, ..PLAIN },
+        Flavour { start: Start::KEPT, unchanged: 2, slow: 5, alone: 7, ..PLAIN },
         laws::e13,
         |parting| parting.clause == Clause::E13
             || (parting.slow && matches!(parting.clause, Clause::E1 | Clause::E2))

@@ -73,6 +73,8 @@ struct World<'a> {
     closed: bool,
     gone: bool,
     slow: Duration,
+    /// Two things had their time at the same instant: their order is the schedule's.
+    tie: bool,
     down: bool,
     calls: HashMap<Operation, u64>,
     planned: HashMap<(Operation, u64), Trouble>,
@@ -93,7 +95,11 @@ pub(crate) fn compare(case: &EngineCase, trace: &Trace) -> Option<Parting> {
         moved |= matches!(request.act, Act::Jump(..));
         slow |= matches!(request.act, Act::SlowReads(seconds) if seconds > 0);
         world.events.clear();
+        world.tie = false;
         let expected = world.step(step, request)?;
+        if world.tie && !matches!(request.act, Act::Wait(_)) {
+            return None;
+        }
         world.pass(Duration::ZERO);
         let parting = |clause, expected: String, got: String, cause| {
             Some(Parting { clause, moved, slow, broken: Broken { expected, got, cause } })
@@ -201,6 +207,7 @@ impl<'a> World<'a> {
             closed: false,
             gone: false,
             slow: Duration::ZERO,
+            tie: false,
             down: false,
             calls: HashMap::new(),
             planned: HashMap::new(),
@@ -246,6 +253,7 @@ impl<'a> World<'a> {
                 break;
             }
             let landing = self.behind.remove(next);
+            self.tie |= !by.is_zero() && landing.due == end;
             self.to(landing.due.max(self.passed));
             self.land(&landing);
         }
