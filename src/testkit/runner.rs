@@ -1,7 +1,7 @@
 //! Runs one law over many cases: seeds, shrinking, replay, and a watch over a thread that may be blocked.
 
 use std::any::Any;
-use std::fmt::Debug;
+use std::fmt::{Debug, Write as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -390,7 +390,10 @@ pub(crate) fn message(panic: &(dyn Any + Send)) -> String {
 fn write_replay<C: Case>(settings: &Settings, law: LawName, case: &C) -> String {
     // Plain data: postcard refuses no such type.
     let bytes = postcard::to_stdvec(case).unwrap_or_default();
-    let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let mut digits = String::with_capacity(2 * bytes.len());
+    for byte in bytes {
+        let _ = write!(digits, "{byte:02x}");
+    }
     format!("{}/{}/{digits}", settings.name, law.name)
 }
 

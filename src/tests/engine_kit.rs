@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::cache::CacheBuilder;
 use crate::testkit::check_engine;
 use crate::testkit::engine::check_any;
 
@@ -37,12 +38,12 @@ fn strict() {
 
 #[test]
 fn bypass() {
-    check_engine("bypass", |cache| cache.bypass()).assert();
+    check_engine("bypass", CacheBuilder::bypass).assert();
 }
 
 #[test]
 fn no_expiration() {
-    check_engine("no expiration", |cache| cache.no_expiration()).assert();
+    check_engine("no expiration", CacheBuilder::no_expiration).assert();
 }
 
 #[test]

@@ -39,6 +39,7 @@ pub(crate) enum Writes {
 }
 
 /// Settings, each by its number; 0 is the plainest.
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Knobs {
     /// A minute, a tick, the longest there is, never.
@@ -394,7 +395,9 @@ fn simpler_forms(step: Step) -> Vec<Step> {
                 Plan { work: Work::Answer, ..plan },
                 Plan { way: 0, ..plan },
             ];
-            plans.into_iter().for_each(|plan| push(Act::Ask(key, plan)));
+            for plan in plans {
+                push(Act::Ask(key, plan));
+            }
             push(Act::Ask(0, plan));
         }
         Act::Set(key, own) => {

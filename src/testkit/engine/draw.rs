@@ -7,6 +7,7 @@ use crate::testkit::engine::case::{
 };
 
 /// What the cases of a law are made of: weights, 0 for never.
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Flavour {
     /// Of ten cases, how many have one caller and nobody beside.

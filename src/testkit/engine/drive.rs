@@ -19,7 +19,7 @@ use crate::sync::Mutex;
 use crate::testkit::engine::case::{Act, EngineCase, Plan, Planted, SECOND, Under, Until, Work, Writes};
 use crate::testkit::engine::stack::{Name, Stack};
 use crate::testkit::engine::trace::{
-    Broke, End, Log, Moment, Producer, Reply, Request, Run, START, Told, Trace,
+    Broke, End, Given, Log, Moment, Producer, Reply, Request, Run, START, Told, Trace,
 };
 use crate::testkit::{Faults, Faulty, Model, Schedule, Sim, SimRuntime, Stall, yield_now};
 use crate::time::{Clock, ManualClock, Timestamp};
@@ -97,11 +97,14 @@ impl Engine for Cache<Stack> {
     }
 }
 
+/// What a user sets.
+pub(crate) type Configure = dyn Fn(CacheBuilder<Stack>) -> CacheBuilder<Stack> + Send + Sync;
+
 /// What is to be judged: settings that a user gave, and the engine that is built with them.
 #[derive(Clone)]
 pub(crate) struct Subject {
     /// `None`: the settings are the case's.
-    pub(crate) configure: Option<Arc<dyn Fn(CacheBuilder<Stack>) -> CacheBuilder<Stack> + Send + Sync>>,
+    pub(crate) configure: Option<Arc<Configure>>,
     pub(crate) make: Arc<dyn Fn(Cache<Stack>) -> Arc<dyn Engine> + Send + Sync>,
 }
 
@@ -414,7 +417,11 @@ impl World {
         Box::new(move |given| {
             Box::pin(async move {
                 let value = log.fresh_value();
-                let given = (plan.way() == 0).then(|| given.map(Entry::into_value));
+                let given = match given {
+                    _ if plan.way() != 0 => Given::NotAsked,
+                    Some(entry) => Given::Held(entry.into_value()),
+                    None => Given::Nothing,
+                };
                 let run = log.write(|trace, began| {
                     let started = |told: &&Told| told.key == Some(key) && told.name.ends_with("Started");
                     let last = trace.events.iter().rev().find(started);
@@ -499,10 +506,7 @@ pub(crate) fn overlaps(begin: Moment, end: u64, other_begin: Moment, other_end: 
 }
 
 /// Whether these settings build a cache.
-pub(crate) fn builds(
-    configure: &(dyn Fn(CacheBuilder<Stack>) -> CacheBuilder<Stack> + Send + Sync),
-    store: Model<str, u64>,
-) -> Result<()> {
+pub(crate) fn builds(configure: &Configure, store: Model<str, u64>) -> Result<()> {
     let sim = Sim::new(Schedule::script([]));
     let policy =
         Cache::builder(crate::adapters::Null::<str, u64>::new()).bypass().build()?.core.policy.clone();

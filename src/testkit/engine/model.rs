@@ -7,48 +7,19 @@ use std::time::Duration;
 use crate::entry::{Entry, Freshness};
 use crate::error::{ErrorKind, Operation};
 use crate::testkit::engine::case::{Act, Call, EngineCase, Plan, SECOND, Trouble, Under, Work};
-use crate::testkit::engine::laws::{Broken, hangs};
+use crate::testkit::engine::compare::Clause;
 use crate::testkit::engine::stack::Name;
-use crate::testkit::engine::trace::{Reply, Request, Trace, answer};
+use crate::testkit::engine::trace::{Reply, Request, Trace};
 use crate::time::Timestamp;
 
-/// The clause by which something had to happen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Clause {
-    E1,
-    E2,
-    E3,
-    E4,
-    E5,
-    E6,
-    E7,
-    E8,
-    E9,
-    E10,
-    E11,
-    E13,
-    Events,
-}
-
-/// Where a run and the model part.
-#[derive(Clone, Debug)]
-pub(crate) struct Parting {
-    pub(crate) clause: Clause,
-    /// The wall clock had jumped before, or the entry came from a host whose clock runs ahead.
-    pub(crate) moved: bool,
-    /// Reads were slow.
-    pub(crate) slow: bool,
-    pub(crate) broken: Broken,
-}
-
 /// What a step must come to.
-struct Expected {
-    clause: Clause,
-    reply: Reply,
+pub(crate) struct Expected {
+    pub(crate) clause: Clause,
+    pub(crate) reply: Reply,
     /// Whether it computes.
-    computes: bool,
+    pub(crate) computes: bool,
     /// What its computation is given.
-    given: Option<u64>,
+    pub(crate) given: Option<u64>,
 }
 
 /// A refresh that runs on behind the steps.
@@ -61,130 +32,31 @@ struct Behind {
     fenced: bool,
 }
 
-struct World<'a> {
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
+pub(crate) struct World<'a> {
     trace: &'a Trace,
     under: Under,
     now: Timestamp,
-    passed: i128,
-    held: Vec<Option<Entry<u64>>>,
-    above: Vec<bool>,
+    pub(crate) passed: i128,
+    pub(crate) held: Vec<Option<Entry<u64>>>,
+    pub(crate) above: Vec<bool>,
     behind: Vec<Behind>,
-    events: Vec<&'static str>,
+    pub(crate) events: Vec<&'static str>,
     closed: bool,
     gone: bool,
     slow: Duration,
     /// Two things had their time at the same instant: their order is the schedule's.
-    tie: bool,
+    pub(crate) tie: bool,
     down: bool,
     calls: HashMap<Operation, u64>,
     planned: HashMap<(Operation, u64), Trouble>,
 }
 
 /// `None` where the model cannot say: a step that it does not know, a tie between two deadlines.
-type Known<T> = Option<T>;
-
-/// Where the run of `case` and the model part for the first time, if they do.
-pub(crate) fn compare(case: &EngineCase, trace: &Trace) -> Option<Parting> {
-    if trace.snapshots.first().is_none_or(Vec::is_empty) || hangs(trace) {
-        return None;
-    }
-    let mut world = World::new(case, trace);
-    let (mut moved, mut slow) = (case.planted.iter().any(|planted| planted.ahead > 0), false);
-    for (step, snapshot) in trace.snapshots.iter().enumerate() {
-        let request = &trace.requests[step];
-        moved |= matches!(request.act, Act::Jump(..));
-        slow |= matches!(request.act, Act::SlowReads(seconds) if seconds > 0);
-        world.events.clear();
-        world.tie = false;
-        let expected = world.step(step, request)?;
-        if world.tie && !matches!(request.act, Act::Wait(_)) {
-            return None;
-        }
-        world.pass(Duration::ZERO);
-        let parting = |clause, expected: String, got: String, cause| {
-            Some(Parting { clause, moved, slow, broken: Broken { expected, got, cause } })
-        };
-        let Expected { clause, reply, computes, given } = expected;
-        let run = trace.runs.iter().find(|run| run.by == step);
-        let got = request.reply().map_or("no end".to_owned(), answer);
-        if request.reply() != Some(&reply) {
-            let expected = format!("{}: {}", act(request), answer(&reply));
-            return parting(clause, expected, got, "the branch of this clause");
-        }
-        if run.is_some() != computes {
-            let words = |computes| if computes { "a computation" } else { "no computation" };
-            let expected = format!("{}: {}", act(request), words(computes));
-            return parting(clause, expected, words(!computes).to_owned(), "the branch of this clause");
-        }
-        if let Some(Some(got)) = run.map(|run| run.given).filter(|got| got.is_some_and(|got| got != given)) {
-            let words = |value: Option<u64>| value.map_or("nothing".to_owned(), |value| value.to_string());
-            let expected = format!("the computation is given {}", words(given));
-            return parting(
-                clause,
-                expected,
-                words(got),
-                "an entry that is lost on its way, or a dead one that is not",
-            );
-        }
-        if request.ended.as_ref().is_some_and(|(at, _)| at.passed != world.passed) {
-            let late = request.ended.as_ref().map_or(0, |(at, _)| at.passed - world.passed);
-            return parting(
-                clause,
-                format!("{} in its time", act(request)),
-                format!("{late} ns later"),
-                "somebody who waits for what is none of his business",
-            );
-        }
-        for (key, (held, above)) in snapshot.iter().enumerate() {
-            if *held != world.held[key] {
-                let words = |entry: &Option<Entry<u64>>| {
-                    entry.as_ref().map_or("nothing".to_owned(), |entry| {
-                        format!("{}, {}", entry.value(), trace.life(entry.lifetime()))
-                    })
-                };
-                let failed = |event: &&str| event.ends_with("Failed") || event.ends_with("Panicked");
-                let clause = match world.events.iter().any(failed) {
-                    _ if trace.policy.bypass => Clause::E10,
-                    true => Clause::E8,
-                    false => Clause::E13,
-                };
-                let expected =
-                    format!("{} holds {}", Name(u8::try_from(key).unwrap_or(0)), words(&world.held[key]));
-                return parting(clause, expected, words(held), "a store that is forgotten, or one too many");
-            }
-            world.above[key] = *above;
-        }
-        let mut told: Vec<_> = trace
-            .events
-            .iter()
-            .filter(|told| (request.began.tick..trace.rests[step]).contains(&told.at.tick))
-            .map(|told| told.name)
-            .collect();
-        told.sort_unstable();
-        world.events.sort_unstable();
-        if told != world.events {
-            let expected = format!("{} tells {}", act(request), list(&world.events));
-            return parting(
-                Clause::Events,
-                expected,
-                list(&told),
-                "a branch without its event, or two that tell the same",
-            );
-        }
-    }
-    None
-}
-
-fn act(request: &Request) -> String {
-    format!("{:?}", request.act)
-}
-
-fn list(events: &[&str]) -> String {
-    if events.is_empty() { "nothing".to_owned() } else { events.join(", ") }
-}
+pub(crate) type Known<T> = Option<T>;
 
 impl<'a> World<'a> {
-    fn new(case: &EngineCase, trace: &'a Trace) -> Self {
+    pub(crate) fn new(case: &EngineCase, trace: &'a Trace) -> Self {
         let mut held = vec![None; 3];
         let mut above = vec![case.under == Under::Memory; 3];
         for (key, entry, everywhere) in &trace.planted {
@@ -246,7 +118,7 @@ impl<'a> World<'a> {
     }
 
     /// Time passes, and the refreshes whose time has come land on the way.
-    fn pass(&mut self, by: Duration) {
+    pub(crate) fn pass(&mut self, by: Duration) {
         let end = self.passed + i128::try_from(by.as_nanos()).unwrap_or(0);
         while let Some(next) = (0..self.behind.len()).min_by_key(|&at| self.behind[at].due) {
             if self.behind[next].due > end {
@@ -312,7 +184,7 @@ impl<'a> World<'a> {
             .or_else(|| Some(Entry::fresh_for(value, self.now, Duration::ZERO)))
     }
 
-    fn step(&mut self, step: usize, request: &Request) -> Known<Expected> {
+    pub(crate) fn step(&mut self, step: usize, request: &Request) -> Known<Expected> {
         let simply = |clause, reply| Some(Expected { clause, reply, computes: false, given: None });
         match request.act {
             Act::Wait(_) => {
@@ -387,16 +259,9 @@ impl<'a> World<'a> {
             self.events.push("StoreFailed");
             return Reply::Failed(ErrorKind::Unavailable, Operation::Get, None);
         };
-        match found.filter(|entry| self.judge(entry) == Freshness::Fresh) {
-            Some(entry) => {
-                self.events.push("Hit");
-                Reply::Value(*entry.value())
-            }
-            None => {
-                self.events.push("Miss");
-                Reply::Nothing
-            }
-        }
+        let fresh = found.filter(|entry| self.judge(entry) == Freshness::Fresh);
+        self.events.push(if fresh.is_some() { "Hit" } else { "Miss" });
+        fresh.map_or(Reply::Nothing, |entry| Reply::Value(*entry.value()))
     }
 
     fn write(&mut self, request: &Request) -> Reply {
@@ -467,7 +332,7 @@ impl<'a> World<'a> {
             return self.beside(refresh, shown.map(|entry| *entry.value()));
         }
         if self.closed {
-            return self.after_the_end(key);
+            return Some(self.after_the_end(key));
         }
         if let Some(shown) = shown {
             self.events.push("StaleHit");
@@ -480,17 +345,15 @@ impl<'a> World<'a> {
                 given,
             });
         }
-        let held = match self.read(key) {
-            Ok(held) => held,
-            Err(()) => {
-                self.events.push("StoreFailed");
-                if self.trace.policy.strict {
-                    let reply = Reply::Failed(ErrorKind::Unavailable, Operation::Get, None);
-                    return Some(Expected { clause: Clause::E11, reply, computes: false, given: None });
-                }
-                None
+        let read = self.read(key);
+        if read.is_err() {
+            self.events.push("StoreFailed");
+            if self.trace.policy.strict {
+                let reply = Reply::Failed(ErrorKind::Unavailable, Operation::Get, None);
+                return Some(Expected { clause: Clause::E11, reply, computes: false, given: None });
             }
-        };
+        }
+        let held = read.ok().flatten();
         match held.as_ref().map(|entry| self.judge(entry)) {
             Some(Freshness::Fresh) => {
                 self.events.push("Hit");
@@ -499,7 +362,7 @@ impl<'a> World<'a> {
             Some(Freshness::Stale) => {
                 self.events.push("StaleHit");
                 let held = held?;
-                let computes = self.refresh(key, held.clone(), plan, run)?;
+                let computes = self.refresh(key, held.clone(), plan, run);
                 let given = computes.then_some(*held.value());
                 // What takes no time may have landed before the caller looks.
                 let run = run.map(|run| &self.trace.runs[run]).filter(|run| computes && run.plan.takes == 0);
@@ -535,7 +398,7 @@ impl<'a> World<'a> {
     }
 
     /// After a shutdown hits are served, and nothing is computed.
-    fn after_the_end(&mut self, key: u8) -> Known<Expected> {
+    fn after_the_end(&mut self, key: u8) -> Expected {
         let found = self.read(key).ok().flatten().filter(|entry| self.judge(entry) <= Freshness::Stale);
         let reply = match found {
             Some(entry) => {
@@ -545,7 +408,7 @@ impl<'a> World<'a> {
             }
             None => Reply::Failed(ErrorKind::ShutDown, Operation::Compute, None),
         };
-        Some(Expected { clause: Clause::E9, reply, computes: false, given: None })
+        Expected { clause: Clause::E9, reply, computes: false, given: None }
     }
 
     /// Behind a caller who was served: asks the slower tiers first.
@@ -557,31 +420,26 @@ impl<'a> World<'a> {
             self.events.push("RefreshSkipped");
             return Some(false);
         }
-        match self.read(key) {
-            Err(()) => {
-                self.events.push("StoreFailed");
-                if self.trace.policy.strict {
-                    Some(false)
-                } else {
-                    self.refresh(key, shown.clone(), plan, run)
-                }
-            }
-            Ok(_) => self.refresh(key, shown.clone(), plan, run),
+        let read = self.read(key);
+        if read.is_err() {
+            self.events.push("StoreFailed");
         }
+        let goes_on = read.is_ok() || !self.trace.policy.strict;
+        Some(goes_on && self.refresh(key, shown.clone(), plan, run))
     }
 
-    fn refresh(&mut self, key: u8, held: Entry<u64>, plan: Plan, run: Option<usize>) -> Known<bool> {
+    fn refresh(&mut self, key: u8, held: Entry<u64>, plan: Plan, run: Option<usize>) -> bool {
         if self.behind.len() >= self.trace.policy.max_refreshes {
             self.events.push("RefreshSkipped");
-            return Some(false);
+            return false;
         }
         self.events.push("RefreshStarted");
         let (takes, in_time) = bounded(plan, self.trace.policy.refresh_timeout);
         // Without a run there is a parting, which the caller finds.
-        let Some(run) = run else { return Some(true) };
+        let Some(run) = run else { return true };
         let due = self.passed + i128::try_from(takes.as_nanos()).unwrap_or(i128::MAX / 2);
         self.behind.push(Behind { key, run, due, in_time, held, fenced: false });
-        Some(true)
+        true
     }
 
     fn load(&mut self, key: u8, held: Option<Entry<u64>>, plan: Plan, run: Option<usize>) -> Known<Expected> {
@@ -598,14 +456,14 @@ impl<'a> World<'a> {
         match outcome {
             Reply::Value(value) => {
                 self.events.push("LoadSucceeded");
-                let (failed, taken) = run.map_or((false, true), |run| self.store(key, value, run, false));
+                let (failed, stored) = run.map_or((false, true), |run| self.store(key, value, run, false));
                 if failed && self.trace.policy.strict {
                     return expected(
                         Clause::E11,
                         Reply::Failed(ErrorKind::Unavailable, Operation::Set, None),
                     );
                 }
-                expected(if taken { Clause::E3 } else { Clause::E11 }, Reply::Value(value))
+                expected(if stored { Clause::E3 } else { Clause::E11 }, Reply::Value(value))
             }
             Reply::Panicked => {
                 self.events.push("LoadPanicked");

@@ -66,6 +66,14 @@ impl std::fmt::Display for Broke {
 
 impl std::error::Error for Broke {}
 
+/// What a computation was given, if it was asked for in a way that gives it anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Given {
+    NotAsked,
+    Nothing,
+    Held(u64),
+}
+
 /// A computation. Its value was never used before.
 #[derive(Clone, Debug)]
 pub(crate) struct Run {
@@ -73,8 +81,7 @@ pub(crate) struct Run {
     pub(crate) key: Name,
     pub(crate) by: usize,
     pub(crate) plan: Plan,
-    /// What it was given, if it was asked for in a way that gives it anything.
-    pub(crate) given: Option<Option<u64>>,
+    pub(crate) given: Given,
     pub(crate) began: Moment,
     pub(crate) ended: Option<(Moment, End)>,
     /// It began behind a stale entry.
@@ -348,7 +355,7 @@ impl Trace {
             let life = entry.lifetime();
             let place = if *everywhere { "" } else { " below" };
             let text = format!("held{place}: {key} = {}, {}", entry.value(), self.life(life));
-            lines.push((0, self.start(), 0, text));
+            lines.push((0, Self::start(), 0, text));
         }
         for request in &self.requests {
             let text = describe(request);
@@ -399,7 +406,7 @@ impl Trace {
         out
     }
 
-    fn start(&self) -> Timestamp {
+    fn start() -> Timestamp {
         Timestamp::from_nanos(START)
     }
 
@@ -408,7 +415,7 @@ impl Trace {
         if at.is_never() {
             return "never".to_owned();
         }
-        let nanos = i128::from(at.as_nanos()) - i128::from(self.start().as_nanos());
+        let nanos = i128::from(at.as_nanos()) - i128::from(Self::start().as_nanos());
         let (seconds, rest) = (nanos.div_euclid(1_000_000_000), nanos.rem_euclid(1_000_000_000));
         match rest {
             0 => format!("{seconds} s"),

@@ -155,6 +155,9 @@ impl Sim {
 
     /// [`Sim::run`], then lets time pass until no timer is left. Returns the names of the detached tasks
     /// that are still there: leaked, unless somebody means to wake them.
+    ///
+    /// # Panics
+    /// As [`Sim::run`] does.
     #[track_caller]
     pub fn settle(&mut self) -> Vec<String> {
         match self.try_settle() {

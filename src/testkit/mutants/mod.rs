@@ -3,7 +3,7 @@
 //! Only in debug builds with the hidden feature `mutants`. A family is a small healthy implementation with one
 //! switch a bug; a mutant is a line of its list.
 
-pub(crate) mod engine;
+pub mod engine;
 
 use crate::testkit::Report;
 

@@ -142,7 +142,7 @@ fn check(bug: Bug, name: &str, trial: &Trial) -> Report {
 }
 
 /// Every bug of the family.
-pub(crate) fn mutants() -> Vec<Mutant> {
+pub fn mutants() -> Vec<Mutant> {
     let mutant =
         |&(bug, name, wrong, law, steps): &(Bug, &'static str, &'static str, &'static str, usize)| Mutant {
             name,
@@ -155,7 +155,7 @@ pub(crate) fn mutants() -> Vec<Mutant> {
 }
 
 /// The same engine without a bug, and the cache itself.
-pub(crate) fn healthy() -> Vec<Healthy> {
+pub fn healthy() -> Vec<Healthy> {
     let cache = |trial: &Trial| {
         let mut check = EngineCheck::of("engine/cache", Subject::cache()).seed(trial.seed);
         if let Some(cases) = trial.cases {

@@ -1,28 +1,29 @@
 //! A small engine: healthy, with one switch a bug.
 
-use std::any::Any;
+mod course;
+mod handle;
+
 use std::collections::HashMap;
-use std::future::{Future, poll_fn};
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::pin::pin;
+use std::future::poll_fn;
+use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use crate::cache::Cache;
 use crate::cache::background::{Alive, Cut, RefreshPermit};
-use crate::cache::computed::{Computed, Keep, Ttl};
+use crate::cache::computed::{Computed, Keep, Terms, Ttl};
 use crate::cache::core::Core;
 use crate::cache::event::EventKind;
 use crate::entry::{Entry, Freshness, Lifetime};
 use crate::error::{Error, ErrorKind, Operation, Result};
-use crate::runtime::BoxFuture;
-use crate::store::{Refusal, SetOutcome, Store};
+use crate::store::{SetOutcome, Store};
 use crate::sync::{Mutex, MutexGuard};
-use crate::testkit::engine::{Compute, Engine, Name, Stack};
+use crate::testkit::engine::{Compute, Name, Stack};
 use crate::testkit::mutants::engine::Bug;
 use crate::testkit::yield_now;
 use crate::time::Timestamp;
+use course::{failed, fly, panicked, shut_down, timeout};
 
 /// A handle. Settings, clock, store and listener are those of the cache that it was made of.
 pub(super) struct Toy(Arc<Base>, Arc<Alive>);
@@ -215,7 +216,7 @@ impl Base {
         match kind {
             _ if lost => {}
             EventKind::StaleHit(life) if self.has(Bug::StaleHitToldAsHit) => {
-                self.core.listener.tell(&key, EventKind::Hit(life))
+                self.core.listener.tell(&key, EventKind::Hit(life));
             }
             EventKind::LoadStarted if self.has(Bug::LoadToldTwice) => {
                 self.core.listener.tell(&key, EventKind::LoadStarted);
@@ -528,7 +529,7 @@ impl Base {
         let (policy, terms, ended) = (&self.core.policy, &answer.terms, self.core.clock.now());
         let began = if self.has(Bug::CreatedAtTheEnd) { ended } else { began };
         let ended = if self.has(Bug::DeadlinesFromTheStart) { began } else { ended };
-        let terms = if self.has(Bug::OwnTermsIgnored) { &Default::default() } else { terms };
+        let terms = if self.has(Bug::OwnTermsIgnored) { &Terms::default() } else { terms };
         let mut life = policy.lifetime(began, ended, terms, began.as_nanos());
         if let Ttl::For(ttl) = terms.ttl.unwrap_or(policy.ttl) {
             let nanos = u64::try_from(ttl.as_nanos() & u128::from(u64::MAX)).unwrap_or(0);
@@ -610,318 +611,5 @@ impl Base {
         let strict = self.core.policy.strict && !self.has(Bug::StrictForgotten);
         let fails = (strict && !refresh) || self.has(Bug::SetErrorFails);
         if fails { Landing::Failed(error) } else { Landing::Value(value) }
-    }
-}
-
-async fn fly(mut duty: Duty, compute: Compute) {
-    let base = Arc::clone(&duty.base);
-    let landing = match catch(run(&base, &duty, compute)).await {
-        Ok(landing) => landing,
-        Err(_) => {
-            let refresh = duty.flight.0.lock().shown.is_some();
-            base.tell(duty.key, if refresh { EventKind::RefreshPanicked } else { EventKind::LoadPanicked });
-            let shown = duty.shown().filter(|_| !base.has(Bug::RefreshPanicUnwinds));
-            shown.map_or(Landing::Panicked, |entry| Landing::Value(*entry.value()))
-        }
-    };
-    let (key, flight) = (duty.key, Arc::clone(&duty.flight));
-    duty.land(landing);
-    if base.has(Bug::UnmappedLate) {
-        yield_now().await;
-        base.leave(key, &flight);
-    }
-}
-
-async fn run(base: &Base, duty: &Duty, compute: Compute) -> Landing {
-    let (key, policy) = (duty.key, &base.core.policy);
-    let shown = duty.flight.0.lock().shown.clone();
-    let mut permit = None;
-    if shown.is_some() {
-        permit = base.permit(key);
-        if permit.is_none() {
-            return shown.map_or(Landing::Gone, |entry| Landing::Value(entry.into_value()));
-        }
-    }
-    let before = base.core.clock.now();
-    let held = match base.read(key).await {
-        Ok(held) => held,
-        Err(error) => {
-            return shown.map_or(Landing::Failed(error), |entry| Landing::Value(entry.into_value()));
-        }
-    };
-    let now = if base.has(Bug::NowBeforeRead) { before } else { base.core.clock.now() };
-    let freshness = held.as_ref().map_or(Freshness::Dead, |entry| base.judge(entry, now));
-    let keeps = base.has(Bug::DeadServedOnError);
-    let held =
-        held.filter(|entry| entry.freshness(now) != Freshness::Dead || keeps || base.has(Bug::KeptTooLong));
-    match (held, freshness, shown) {
-        (Some(entry), Freshness::Fresh, shown) => {
-            if shown.is_none() {
-                base.tell(key, EventKind::Hit(entry.lifetime()));
-            }
-            Landing::Value(*entry.value())
-        }
-        (Some(entry), Freshness::Stale, shown) => {
-            if shown.is_none() {
-                base.tell(key, EventKind::StaleHit(entry.lifetime()));
-                if base.has(Bug::StaleWithoutRefresh) {
-                    return Landing::Value(*entry.value());
-                }
-                permit = base.permit(key);
-                if permit.is_none() {
-                    return Landing::Value(*entry.value());
-                }
-            }
-            refresh(base, duty, entry, compute, permit).await
-        }
-        (_, _, Some(shown)) => refresh(base, duty, shown, compute, permit).await,
-        (held, _, None) => {
-            base.tell(key, EventKind::Miss);
-            base.tell(key, EventKind::LoadStarted);
-            let limit = (!base.has(Bug::LoadsWithoutDeadline)).then_some(policy.load_timeout);
-            match computed(base, held.as_ref(), compute, limit).await {
-                Ok(entry) => {
-                    base.tell(key, EventKind::LoadSucceeded(Duration::ZERO));
-                    base.store(duty, entry, false).await
-                }
-                Err(error) => {
-                    base.tell(key, EventKind::LoadFailed(&error));
-                    fall_back(base, duty, held, error, false).await
-                }
-            }
-        }
-    }
-}
-
-async fn refresh(
-    base: &Base,
-    duty: &Duty,
-    stale: Entry<u64>,
-    compute: Compute,
-    permit: Option<RefreshPermit<'_>>,
-) -> Landing {
-    let (key, policy) = (duty.key, &base.core.policy);
-    if base.has(Bug::PermitGivenBackEarly) {
-        drop(permit);
-    } else if base.has(Bug::PermitLeaks) {
-        std::mem::forget(permit);
-    }
-    duty.flight.change(true, |course| course.shown = Some(stale.clone()));
-    yield_now().await;
-    base.tell(key, EventKind::RefreshStarted);
-    let limit = (!base.has(Bug::RefreshesWithoutDeadline)).then_some(policy.refresh_timeout);
-    match computed(base, Some(&stale), compute, limit).await {
-        Ok(entry) => {
-            base.tell(key, EventKind::RefreshSucceeded(Duration::ZERO));
-            base.store(duty, entry, true).await
-        }
-        Err(error) => {
-            base.tell(key, EventKind::RefreshFailed(&error));
-            let (now, life) = (base.core.clock.now(), stale.lifetime());
-            let again = match base.bug {
-                Bug::FailedRefreshExtends => Some(Lifetime::new(
-                    life.created_at(),
-                    now.saturating_add(Duration::from_secs(1)),
-                    life.stale_until(),
-                    life.keep_until(),
-                )),
-                Bug::FailedRefreshEndsWindow => {
-                    Some(Lifetime::new(life.created_at(), life.fresh_until(), now, life.keep_until()))
-                }
-                _ => None,
-            };
-            if let Some(life) = again {
-                let _ = base.core.store.set(&key, stale.clone().with_lifetime(life)).await;
-            }
-            if base.has(Bug::FailedRefreshRemoves) {
-                let _ = base.core.store.remove(&key).await;
-            }
-            fall_back(base, duty, Some(stale), error, true).await
-        }
-    }
-}
-
-async fn computed(
-    base: &Base,
-    held: Option<&Entry<u64>>,
-    compute: Compute,
-    limit: Option<Duration>,
-) -> Result<Entry<u64>> {
-    let began = base.core.clock.now();
-    let given = held.cloned().filter(|_| !base.has(Bug::GivesNothing));
-    let work = async move { compute(given).await };
-    match base.core.background.bounded(limit.unwrap_or(Duration::MAX), work).await {
-        Ok(answer) => base.entry(answer.map_err(failed)?, held, began),
-        Err(Cut::Stopped) => Err(shut_down()),
-        Err(Cut::Deadline) => Err(timeout(Operation::Compute)),
-    }
-}
-
-async fn fall_back(
-    base: &Base,
-    duty: &Duty,
-    held: Option<Entry<u64>>,
-    error: Error,
-    refresh: bool,
-) -> Landing {
-    let (now, policy) = (base.core.clock.now(), &base.core.policy);
-    let serves = |entry: &Entry<u64>| match base.judge(entry, now) {
-        Freshness::Fresh | Freshness::Stale => !(refresh && base.has(Bug::FailedRefreshFailsHit)),
-        Freshness::Expired if base.has(Bug::NoStaleOnError) => false,
-        Freshness::Expired if base.has(Bug::OwnKeepUnserved) => policy.keep != Keep::No,
-        Freshness::Expired => policy.keep != Keep::No || entry.freshness(now) == Freshness::Expired,
-        Freshness::Dead => base.has(Bug::DeadServedOnError),
-    };
-    let fenced = duty.flight.0.lock().fenced && !base.has(Bug::FallbackAfterRemoval);
-    match held.filter(|entry| serves(entry) && !fenced) {
-        Some(entry) => {
-            if !refresh {
-                base.tell(duty.key, EventKind::StaleOnError(&error));
-            }
-            if base.has(Bug::FallbackStoredAgain) {
-                let life = policy.lifetime(now, now, &Default::default(), 0);
-                let _ = base.core.store.set(&duty.key, entry.clone().with_lifetime(life)).await;
-            }
-            Landing::Value(*entry.value())
-        }
-        None => Landing::Failed(error),
-    }
-}
-
-async fn catch<F: Future>(future: F) -> std::result::Result<F::Output, Box<dyn Any + Send>> {
-    let mut future = pin!(future);
-    poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {
-        Ok(Poll::Pending) => Poll::Pending,
-        Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
-        Err(payload) => Poll::Ready(Err(payload)),
-    })
-    .await
-}
-
-fn failed(error: impl std::error::Error + Send + Sync + 'static) -> Error {
-    Error::new(ErrorKind::Computation, "toy", Operation::Compute).with_source(error)
-}
-
-fn panicked() -> Error {
-    Error::new(ErrorKind::Computation, "toy", Operation::Compute).with_message("the computation panicked")
-}
-
-fn shut_down() -> Error {
-    Error::new(ErrorKind::ShutDown, "toy", Operation::Compute)
-}
-
-fn timeout(operation: Operation) -> Error {
-    Error::new(ErrorKind::Timeout, "toy", operation)
-}
-
-impl Engine for Toy {
-    fn ask(&self, key: Name, _: u8, compute: Compute) -> BoxFuture<'_, Result<u64>> {
-        Box::pin(Arc::clone(&self.0).ask(key, compute))
-    }
-
-    fn get(&self, key: Name) -> BoxFuture<'_, Result<Option<u64>>> {
-        let base = &self.0;
-        Box::pin(async move {
-            if base.core.policy.bypass && !base.has(Bug::BypassReads) {
-                return Ok(None);
-            }
-            if let Some(value) = base.fresh(key) {
-                return Ok(Some(value));
-            }
-            let found = match base.core.store.get_at(&key, base.core.clock.now()).await {
-                Err(error) => {
-                    base.tell(key, EventKind::StoreFailed(Operation::Get, &error));
-                    return if base.has(Bug::GetSwallowsErrors) { Ok(None) } else { Err(error) };
-                }
-                Ok(found) => found,
-            };
-            let most = if base.has(Bug::GetServesStale) { Freshness::Stale } else { Freshness::Fresh };
-            let now = base.core.clock.now();
-            let fresh =
-                found.filter(|entry| base.judge(entry, now) <= most || base.has(Bug::GetDoesNotJudge));
-            base.tell(key, fresh.as_ref().map_or(EventKind::Miss, |entry| EventKind::Hit(entry.lifetime())));
-            Ok(fresh.map(Entry::into_value))
-        })
-    }
-
-    fn peek(&self, key: Name) -> Option<u64> {
-        self.0.fresh(key)
-    }
-
-    fn set(&self, key: Name, value: Computed<u64>) -> BoxFuture<'_, Result<SetOutcome>> {
-        let base = Arc::clone(&self.0);
-        Box::pin(async move {
-            if base.core.policy.bypass && !base.has(Bug::BypassSets) {
-                return Ok(SetOutcome::Refused(Refusal::KeepsNothing));
-            }
-            let entry = base.entry(value, None, base.core.clock.now())?;
-            base.errors.lock().clear();
-            let _fence = base.fence(Some(key), Write::Set).await;
-            if base.has(Bug::SetAcknowledgesEarly) {
-                let late = Arc::clone(&base);
-                let _ = base.core.background.runtime.spawn(Box::pin(async move {
-                    let _ = late.core.store.set(&key, entry).await;
-                }));
-                return Ok(SetOutcome::Stored);
-            }
-            let outcome = base.core.store.set(&key, entry).await;
-            match &outcome {
-                Ok(SetOutcome::Stored) => base.tell(key, EventKind::Set),
-                Ok(SetOutcome::Refused(why)) => base.tell(key, EventKind::Refused(*why)),
-                Err(error) => base.tell(key, EventKind::StoreFailed(Operation::Set, error)),
-            }
-            outcome
-        })
-    }
-
-    fn remove(&self, key: Name) -> BoxFuture<'_, Result<()>> {
-        let base = &self.0;
-        Box::pin(async move {
-            if base.core.policy.bypass {
-                return Ok(());
-            }
-            base.errors.lock().clear();
-            let _fence = base.fence(Some(key), Write::Remove).await;
-            let outcome = base.core.store.remove(&key).await;
-            match &outcome {
-                Err(_) if base.has(Bug::RemoveSwallowsErrors) => return Ok(()),
-                Ok(()) => base.tell(key, EventKind::Removed),
-                Err(error) => base.tell(key, EventKind::StoreFailed(Operation::Remove, error)),
-            }
-            outcome
-        })
-    }
-
-    fn clear(&self) -> BoxFuture<'_, Result<()>> {
-        let base = &self.0;
-        Box::pin(async move {
-            if base.core.policy.bypass {
-                return Ok(());
-            }
-            let _fence = base.fence(None, Write::Clear).await;
-            let outcome = base.core.store.clear().await;
-            base.core.listener.tell_of_all(match &outcome {
-                Ok(()) => EventKind::Cleared,
-                Err(error) => EventKind::StoreFailed(Operation::Clear, error),
-            });
-            outcome
-        })
-    }
-
-    fn shutdown(&self, deadline: Duration) -> BoxFuture<'_, Result<(usize, usize)>> {
-        Box::pin(async move {
-            let background = &self.0.core.background;
-            let report = background.shutdown(deadline, &self.1).await;
-            background
-                .within(deadline, self.0.core.store.flush())
-                .await
-                .map_err(|_| timeout(Operation::Flush))??;
-            Ok((report.drained, report.aborted))
-        })
-    }
-
-    fn idle(&self) -> Box<dyn Fn() -> bool> {
-        let base = Arc::clone(&self.0);
-        Box::new(move || base.table().slots.is_empty() && base.table().clearing == 0)
     }
 }
