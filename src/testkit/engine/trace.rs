@@ -401,7 +401,7 @@ impl Trace {
         let mut out = String::new();
         for (_, now, task, text) in lines {
             let _ =
-                writeln!(out, "{:>16}  {}{text}", self.when(now), "|                         ".repeat(task));
+                writeln!(out, "{:>16}  {}{text}", Self::when(now), "|                         ".repeat(task));
         }
         out
     }
@@ -411,7 +411,7 @@ impl Trace {
     }
 
     /// An instant as seconds since the beginning.
-    fn when(&self, at: Timestamp) -> String {
+    fn when(at: Timestamp) -> String {
         if at.is_never() {
             return "never".to_owned();
         }
@@ -428,10 +428,10 @@ impl Trace {
     pub(crate) fn life(&self, life: Lifetime) -> String {
         format!(
             "of {}, fresh to {}, stale to {}, kept to {}",
-            self.when(life.created_at()),
-            self.when(life.fresh_until()),
-            self.when(life.stale_until()),
-            self.when(life.keep_until())
+            Self::when(life.created_at()),
+            Self::when(life.fresh_until()),
+            Self::when(life.stale_until()),
+            Self::when(life.keep_until())
         )
     }
 
