@@ -95,7 +95,7 @@ pub(crate) fn compare(case: &EngineCase, trace: &Trace) -> Option<Parting> {
             if *held != world.held[key] {
                 let words = |entry: &Option<Entry<u64>>| {
                     entry.as_ref().map_or("nothing".to_owned(), |entry| {
-                        format!("{}, {}", entry.value(), trace.life(entry.lifetime()))
+                        format!("{}, {}", entry.value(), Trace::life(entry.lifetime()))
                     })
                 };
                 let failed = |event: &&str| event.ends_with("Failed") || event.ends_with("Panicked");

@@ -354,7 +354,7 @@ impl Trace {
         for (key, entry, everywhere) in &self.planted {
             let life = entry.lifetime();
             let place = if *everywhere { "" } else { " below" };
-            let text = format!("held{place}: {key} = {}, {}", entry.value(), self.life(life));
+            let text = format!("held{place}: {key} = {}, {}", entry.value(), Self::life(life));
             lines.push((0, Self::start(), 0, text));
         }
         for request in &self.requests {
@@ -393,7 +393,7 @@ impl Trace {
         }
         for call in self.calls.iter().filter(|call| call.operation == Operation::Set) {
             if let (Some(key), Some(entry)) = (call.key, &call.entry) {
-                let text = format!("  store: {key} = {}, {}", entry.value(), self.life(entry.lifetime()));
+                let text = format!("  store: {key} = {}, {}", entry.value(), Self::life(entry.lifetime()));
                 lines.push((call.began.tick, call.began.now, tasks, text));
             }
         }
@@ -425,7 +425,7 @@ impl Trace {
         }
     }
 
-    pub(crate) fn life(&self, life: Lifetime) -> String {
+    pub(crate) fn life(life: Lifetime) -> String {
         format!(
             "of {}, fresh to {}, stale to {}, kept to {}",
             Self::when(life.created_at()),

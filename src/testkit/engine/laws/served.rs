@@ -28,7 +28,8 @@ pub(crate) fn e1(trace: &Trace) -> Verdict {
         if request.is_ask() && failed_run(trace, key, request).is_some() && lives.iter().any(kept) {
             continue;
         }
-        let life = lives.last().map_or("an entry that was never stored".to_owned(), |life| trace.life(*life));
+        let life =
+            lives.last().map_or("an entry that was never stored".to_owned(), |life| Trace::life(*life));
         return broken(
             if request.is_ask() {
                 "an entry that is fresh or stale, or a new one"

@@ -145,7 +145,7 @@ pub(crate) fn e13(trace: &Trace) -> Verdict {
                 format!(
                     "an entry of when its computation began, whose deadlines count from when it ended ({expected:?})"
                 ),
-                format!("{}, {}", entry.value(), trace.life(life)),
+                format!("{}, {}", entry.value(), Trace::life(life)),
                 "an instant that is read too early or too late, or terms that are lost",
             );
         }
