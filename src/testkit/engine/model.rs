@@ -8,6 +8,7 @@ use crate::entry::{Entry, Freshness};
 use crate::error::{ErrorKind, Operation};
 use crate::testkit::engine::case::{Act, Call, EngineCase, Plan, SECOND, Trouble, Under, Work};
 use crate::testkit::engine::compare::Clause;
+use crate::testkit::engine::laws::{by_age, judge, serves_on_error};
 use crate::testkit::engine::stack::Name;
 use crate::testkit::engine::trace::{Reply, Request, Trace};
 use crate::time::Timestamp;
@@ -87,7 +88,7 @@ impl<'a> World<'a> {
     }
 
     fn judge(&self, entry: &Entry<u64>) -> Freshness {
-        self.trace.policy.judge(entry.lifetime(), self.now)
+        judge(&self.trace.policy, entry.lifetime(), self.now)
     }
 
     /// What the store shows without waiting.
@@ -373,7 +374,7 @@ impl<'a> World<'a> {
                 Some(Expected { clause: Clause::E2, reply, computes, given })
             }
             _ => {
-                let held = held.filter(|entry| entry.freshness(self.now) != Freshness::Dead);
+                let held = held.filter(|entry| by_age(entry.lifetime(), self.now) != Freshness::Dead);
                 self.load(key, held, plan, run)
             }
         }
@@ -471,7 +472,7 @@ impl<'a> World<'a> {
             }
             error => {
                 self.events.push("LoadFailed");
-                match held.filter(|entry| self.trace.policy.serves_on_error(entry.lifetime(), self.now)) {
+                match held.filter(|entry| serves_on_error(&self.trace.policy, entry.lifetime(), self.now)) {
                     Some(entry) => {
                         self.events.push("StaleOnError");
                         expected(Clause::E8, Reply::Value(*entry.value()))

@@ -1,6 +1,6 @@
 //! Who computes, and how it ends: E3, E5, E6, E7, E9, and what is left at rest.
 
-use super::{Verdict, broken, faulty, has, run_overlaps, written_between};
+use super::{Verdict, broken, faulty, has, judge, run_overlaps, written_between};
 use crate::entry::{Freshness, Lifetime};
 use crate::error::{ErrorKind, Operation};
 use crate::testkit::engine::case::Act;
@@ -70,7 +70,7 @@ fn needless(trace: &Trace, first: &Run, second: &Run) -> Option<Verdict> {
             .moments
             .iter()
             .filter(|moment| (asked.min(at.tick)..=second.began.tick).contains(&moment.tick));
-        moments.all(|moment| trace.policy.judge(*life, moment.now) == Freshness::Fresh)
+        moments.all(|moment| judge(&trace.policy, *life, moment.now) == Freshness::Fresh)
     };
     let lives = trace.lives(first.value);
     (!lives.is_empty() && lives.iter().all(good)).then(|| {

@@ -4,6 +4,8 @@ mod flights;
 mod served;
 mod store;
 
+use crate::cache::computed::Keep;
+use crate::cache::policy::Policy;
 use crate::entry::{Freshness, Lifetime};
 use crate::error::Operation;
 use crate::testkit::engine::case::{Act, Work};
@@ -28,6 +30,32 @@ pub(crate) type Verdict = Result<(), Broken>;
 
 fn broken(expected: impl Into<String>, got: impl Into<String>, cause: &'static str) -> Verdict {
     Err(Broken { expected: expected.into(), got: got.into(), cause })
+}
+
+/// What an entry is good for, by the words of the laws and not by the code that is judged (E1, E2, E8, E12).
+pub(crate) fn judge(policy: &Policy, life: Lifetime, now: Timestamp) -> Freshness {
+    let freshness = by_age(life, now);
+    let ahead = life.created_at() > now.saturating_add(policy.skew) && !life.fresh_until().is_never();
+    if ahead { freshness.max(Freshness::Expired) } else { freshness }
+}
+
+/// Each deadline belongs to the time before it.
+pub(crate) fn by_age(life: Lifetime, now: Timestamp) -> Freshness {
+    match [life.fresh_until(), life.stale_until(), life.keep_until()].iter().position(|&until| now <= until) {
+        Some(0) => Freshness::Fresh,
+        Some(1) => Freshness::Stale,
+        Some(_) => Freshness::Expired,
+        None => Freshness::Dead,
+    }
+}
+
+/// Whether an entry may stand in for a computation that failed (E8).
+pub(crate) fn serves_on_error(policy: &Policy, life: Lifetime, now: Timestamp) -> bool {
+    match judge(policy, life, now) {
+        Freshness::Fresh | Freshness::Stale => true,
+        Freshness::Expired => policy.keep != Keep::No || by_age(life, now) == Freshness::Expired,
+        Freshness::Dead => false,
+    }
 }
 
 /// Requests that were answered with a value.
@@ -74,7 +102,7 @@ fn written_between(trace: &Trace, key: Name, from: u64, to: u64) -> bool {
 
 /// Whether `life` is good enough at any instant of the request.
 fn judged(trace: &Trace, life: Lifetime, request: &Request, most: Freshness) -> bool {
-    within(trace, request).any(|now| trace.policy.judge(life, now) <= most)
+    within(trace, request).any(|now| judge(&trace.policy, life, now) <= most)
 }
 
 fn within<'a>(trace: &'a Trace, request: &Request) -> impl Iterator<Item = Timestamp> + use<'a> {

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::{
-    Verdict, broken, failed_run, faulty, flies_beside, flight_end, has, judged, run_overlaps, served, within,
-    written_between,
+    Verdict, broken, failed_run, faulty, flies_beside, flight_end, has, judge, judged, run_overlaps, served,
+    serves_on_error, within, written_between,
 };
 use crate::entry::{Freshness, Lifetime};
 use crate::testkit::engine::case::Act;
@@ -24,7 +24,7 @@ pub(crate) fn e1(trace: &Trace) -> Verdict {
             continue;
         }
         let kept =
-            |life: &Lifetime| within(trace, request).any(|now| trace.policy.serves_on_error(*life, now));
+            |life: &Lifetime| within(trace, request).any(|now| serves_on_error(&trace.policy, *life, now));
         if request.is_ask() && failed_run(trace, key, request).is_some() && lives.iter().any(kept) {
             continue;
         }
@@ -65,7 +65,7 @@ pub(crate) fn e2(trace: &Trace) -> Verdict {
         let look = trace.peeks.iter().find(|peek| peek.at.tick > request.began.tick && peek.key == key);
         let Some(look) = look.filter(|look| look.at.tick == request.began.tick + 1) else { continue };
         let Some(entry) = &look.entry else { continue };
-        if trace.policy.judge(entry.lifetime(), look.at.now) != Freshness::Stale {
+        if judge(&trace.policy, entry.lifetime(), look.at.now) != Freshness::Stale {
             continue;
         }
         match &request.ended {
@@ -161,7 +161,7 @@ pub(crate) fn e8(trace: &Trace) -> Verdict {
     for run in trace.runs.iter().filter(|run| run.end() == Some(End::Failed) && !run.refresh) {
         let (Some((at, _)), Given::Held(held)) = (run.ended, run.given) else { continue };
         let request = &trace.requests[run.by];
-        let serves = trace.lives(held).iter().any(|life| trace.policy.serves_on_error(*life, at.now));
+        let serves = trace.lives(held).iter().any(|life| serves_on_error(&trace.policy, *life, at.now));
         if written_between(trace, run.key, request.began.tick, at.tick) || !serves {
             continue;
         }
