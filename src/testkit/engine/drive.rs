@@ -349,7 +349,8 @@ impl World {
             Act::SlowReads(seconds) => self.stack.slow_reads(SECOND * u32::from(seconds)),
             Act::DropHandle => drop(self.engine.lock().take()),
             _ => {
-                let Some(engine) = engine else { return Reply::Done };
+                // Nobody to ask, and nothing that was promised.
+                let Some(engine) = engine else { return Reply::Left };
                 return match act {
                     Act::Ask(key, plan) => {
                         let answer =

@@ -212,7 +212,7 @@ impl<'a> World<'a> {
                 self.gone = true;
                 self.behind.drain(..).for_each(|_| self.events.push("RefreshFailed"));
             }
-            _ if self.gone => {}
+            _ if self.gone => return simply(Clause::E9, Reply::Left),
             Act::Shutdown(seconds) => return self.shut_down(seconds),
             Act::Peek(key) => {
                 let fresh = self.fresh_at_once(key);

@@ -41,7 +41,7 @@ pub(crate) enum Reply {
     /// The kind, what was being done, and which computation it names.
     Failed(ErrorKind, Operation, Option<u64>),
     Panicked,
-    /// The caller went away.
+    /// The caller went away, or there was no handle left to ask.
     Left,
     /// Computations that ended and that were cut off.
     Drained(usize, usize),
