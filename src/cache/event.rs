@@ -63,6 +63,35 @@ pub enum EventKind<'a> {
     StoreFailed(Operation, &'a Error),
 }
 
+#[cfg(any(test, feature = "testkit"))]
+impl EventKind<'_> {
+    /// The name of the variant.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Hit(_) => "Hit",
+            Self::StaleHit(_) => "StaleHit",
+            Self::Miss => "Miss",
+            Self::Joined => "Joined",
+            Self::LoadStarted => "LoadStarted",
+            Self::LoadSucceeded(_) => "LoadSucceeded",
+            Self::LoadFailed(_) => "LoadFailed",
+            Self::LoadPanicked => "LoadPanicked",
+            Self::RefreshStarted => "RefreshStarted",
+            Self::RefreshSucceeded(_) => "RefreshSucceeded",
+            Self::RefreshFailed(_) => "RefreshFailed",
+            Self::RefreshPanicked => "RefreshPanicked",
+            Self::RefreshSkipped => "RefreshSkipped",
+            Self::Overtaken => "Overtaken",
+            Self::StaleOnError(_) => "StaleOnError",
+            Self::Set => "Set",
+            Self::Refused(_) => "Refused",
+            Self::Removed => "Removed",
+            Self::Cleared => "Cleared",
+            Self::StoreFailed(..) => "StoreFailed",
+        }
+    }
+}
+
 /// Whoever listens, or nobody.
 pub(crate) struct Listener<S: Store>(Option<Box<Listen<S>>>);
 

@@ -292,7 +292,7 @@ impl<O: Hash + Eq + Clone, V: Clone> Flights<O, V> {
     }
 
     /// Whether nothing goes on.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "testkit"))]
     pub(crate) fn is_idle(&self) -> bool {
         self.shards.iter().all(|shard| shard.lock().is_empty())
     }

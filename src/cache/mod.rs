@@ -4,14 +4,14 @@
 //! (`flight.rs`) or runs one (`load.rs`). A write fences the flights that it overtakes. `policy.rs`
 //! computes lifetimes and judges them; `background.rs` bounds what runs behind the callers.
 
-mod background;
+pub(crate) mod background;
 mod builder;
-mod computed;
-mod core;
-mod event;
+pub(crate) mod computed;
+pub(crate) mod core;
+pub(crate) mod event;
 mod flight;
 mod load;
-mod policy;
+pub(crate) mod policy;
 #[cfg(test)]
 mod tests;
 
@@ -75,8 +75,8 @@ use load::{Compute, Owned};
 /// two ends (a waits for b while b waits for a), or through tasks which the computations spawned, is ended by
 /// [`load_timeout`](CacheBuilder::load_timeout).
 pub struct Cache<S: Store, L = NoLoader> {
-    core: Arc<Core<S>>,
-    alive: Arc<Alive>,
+    pub(crate) core: Arc<Core<S>>,
+    pub(crate) alive: Arc<Alive>,
     loader: L,
 }
 

@@ -122,6 +122,13 @@ impl Jitter {
         (self.0 * 100) >> 32
     }
 
+    /// The most that it takes of a ttl.
+    #[cfg(any(test, feature = "testkit"))]
+    pub(crate) fn most_of(self, ttl: Duration) -> Duration {
+        let most = (ttl.as_nanos() * u128::from(self.0)) >> 32;
+        u64::try_from(most).map_or(Duration::MAX, Duration::from_nanos)
+    }
+
     fn shorten(self, ttl: Duration, chance: u64) -> Duration {
         // At most 2^96 * 2^32: the product of a duration in nanoseconds and a fraction fits.
         let most = (ttl.as_nanos() * u128::from(self.0)) >> 32;

@@ -47,7 +47,7 @@
 //! | [`crash_conformance!`], [`check_crashes`] | a durable store, whose process is killed |
 //! | [`check_adapter`] | an adapter, over stores that the kit makes |
 //! | [`check_chain`] | two tiers as one |
-//! | `check_engine` | a cache: any settings, over any store |
+//! | [`check_engine`] | a cache: any settings, over any store |
 //! | [`check_stacks`] | compositions of all adapters and tiers, and the equations between them |
 //!
 //! # Building blocks
@@ -83,6 +83,7 @@ mod adapter;
 mod chain;
 mod check;
 mod crash;
+pub(crate) mod engine;
 mod executor;
 mod faulty;
 mod history;
@@ -108,6 +109,7 @@ pub use check::{Check, check, check_async, check_with};
 #[doc(hidden)]
 pub use check::{Session, configured};
 pub use crash::check_crashes;
+pub use engine::{EngineCheck, Name, Stack, check_engine};
 pub use executor::{
     Explored, Gate, Schedule, Sim, SimRuntime, Stall, Task, explore, replay, schedules, seeds, yield_now,
 };

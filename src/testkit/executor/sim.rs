@@ -155,13 +155,24 @@ impl Sim {
 
     /// [`Sim::run`], then lets time pass until no timer is left. Returns the names of the detached tasks
     /// that are still there: leaked, unless somebody means to wake them.
+    ///
+    /// # Panics
+    /// As [`Sim::run`] does.
     #[track_caller]
     pub fn settle(&mut self) -> Vec<String> {
-        self.run();
-        while self.shared.pass_time(NEVER) {
-            self.run();
+        match self.try_settle() {
+            Ok(left) => left,
+            Err(stall) => panic!("{stall}"),
         }
-        self.shared.state.lock().alive()
+    }
+
+    /// [`Sim::settle`] that hands the failure back.
+    pub fn try_settle(&mut self) -> Result<Vec<String>, Stall> {
+        self.try_run()?;
+        while self.shared.pass_time(NEVER) {
+            self.try_run()?;
+        }
+        Ok(self.shared.state.lock().alive())
     }
 
     /// Virtual time since the beginning.

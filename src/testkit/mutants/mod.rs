@@ -5,6 +5,7 @@
 
 mod adapters;
 mod chain;
+mod engine;
 mod shelf;
 #[cfg(test)]
 mod tests;
@@ -49,7 +50,7 @@ pub struct Healthy {
 
 /// Every mutant of every family.
 pub fn all() -> Vec<Mutant> {
-    [shelf::mutants(), vault::mutants(), adapters::mutants(), chain::mutants()]
+    [shelf::mutants(), vault::mutants(), adapters::mutants(), chain::mutants(), engine::mutants()]
         .into_iter()
         .flatten()
         .collect()
@@ -57,7 +58,7 @@ pub fn all() -> Vec<Mutant> {
 
 /// The healthy form of every family.
 pub fn healthy() -> Vec<Healthy> {
-    [shelf::healthy(), vault::healthy(), adapters::healthy(), chain::healthy()]
+    [shelf::healthy(), vault::healthy(), adapters::healthy(), chain::healthy(), engine::healthy()]
         .into_iter()
         .flatten()
         .collect()

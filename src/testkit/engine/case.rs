@@ -1,0 +1,437 @@
+//! What one case of the engine is: settings, a stack, tasks and their steps. Plain data that shrinks.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::cache::{CacheBuilder, Computed};
+use crate::error::Operation;
+use crate::testkit::engine::stack::Stack;
+use crate::testkit::faulty::Fault;
+use crate::testkit::runner::Case;
+
+pub(crate) const SECOND: Duration = Duration::from_secs(1);
+
+/// One run of an engine: everything that decides what happens.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct EngineCase {
+    /// The cache's settings, where no user has given them.
+    pub(crate) knobs: Knobs,
+    pub(crate) under: Under,
+    /// What the store holds at the beginning, as another host wrote it.
+    pub(crate) planted: Vec<Planted>,
+    pub(crate) tasks: Vec<Vec<Step>>,
+    /// What the schedule chooses.
+    pub(crate) choices: Vec<u8>,
+    /// Whether time may pass while somebody is runnable.
+    pub(crate) races: bool,
+    /// How writes of the store take time.
+    pub(crate) writes: Writes,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Writes {
+    AtOnce,
+    /// A second after they took effect.
+    Linger,
+    /// Sets take effect after a second, and removals at once.
+    LateSets,
+}
+
+/// Settings, each by its number; 0 is the plainest.
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Knobs {
+    /// A minute, a tick, the longest there is, never.
+    pub(crate) ttl: u8,
+    /// None, a minute, a tick, the longest there is.
+    pub(crate) stale: u8,
+    /// None, ten minutes, a tick, for ever.
+    pub(crate) keep: u8,
+    pub(crate) strict: bool,
+    pub(crate) bypass: bool,
+    pub(crate) jitter: bool,
+    /// One refresh at a time.
+    pub(crate) one_refresh: bool,
+}
+
+/// The store that the engine runs over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Under {
+    /// One tier that answers at once.
+    Memory,
+    /// One tier that has to be waited for.
+    Remote,
+    /// The first over the second.
+    Chain,
+}
+
+/// An entry that is there before anybody comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Planted {
+    pub(crate) key: u8,
+    /// In every tier, or only in the deepest.
+    pub(crate) above: bool,
+    /// Nanoseconds from the beginning to the end of freshness; before it, if negative.
+    pub(crate) fresh: i8,
+    /// How much longer it is stale, and then kept: nanoseconds, or from 100 on minutes.
+    pub(crate) stale: u8,
+    pub(crate) keep: u8,
+    /// By how many seconds the clock of who wrote it runs ahead.
+    pub(crate) ahead: u8,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Step {
+    pub(crate) act: Act,
+    /// The caller goes away after waiting this often; 0 is never.
+    pub(crate) leaves: u8,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Act {
+    Ask(u8, Plan),
+    Get(u8),
+    Peek(u8),
+    Set(u8, Own),
+    Remove(u8),
+    Clear,
+    /// Time passes.
+    Wait(Until),
+    /// The wall clock jumps, and no time passes: back or forth, how far.
+    Jump(bool, u8),
+    Down(u8),
+    Up(u8),
+    /// The nth call from now on meets a fault.
+    Fault(u8, Call, u8, Trouble),
+    /// Reads take this many seconds from now on, after the store has looked.
+    SlowReads(u8),
+    Shutdown(u8),
+    /// The handle is dropped; steps after it do nothing.
+    DropHandle,
+}
+
+/// How a computation goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Plan {
+    pub(crate) work: Work,
+    pub(crate) yields: u8,
+    /// Seconds.
+    pub(crate) takes: u8,
+    pub(crate) own: Own,
+    /// Which of the ways to ask.
+    pub(crate) way: u8,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Work {
+    Answer,
+    Fail,
+    Panic,
+    Hang,
+    Unchanged,
+}
+
+/// What a value says of its own life; 0 is nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Own {
+    /// Ten seconds, one instant, never.
+    pub(crate) ttl: u8,
+    /// Ten seconds, none, the longest there is.
+    pub(crate) stale: u8,
+    pub(crate) keep: u8,
+    /// A version and two tags.
+    pub(crate) extras: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Until {
+    Tick,
+    Seconds(u8),
+    /// A deadline of the entry last stored: which key, which deadline, how many ticks beside it.
+    Edge(u8, u8, i8),
+    /// As long as a load may take, or a refresh.
+    Limit(bool, i8),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Call {
+    Get,
+    Set,
+    Remove,
+    Clear,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Trouble {
+    Before,
+    After,
+    Refuse,
+    HangBefore,
+    HangAfter,
+}
+
+impl Call {
+    pub(crate) fn operation(self) -> Operation {
+        match self {
+            Self::Get => Operation::Get,
+            Self::Set => Operation::Set,
+            Self::Remove => Operation::Remove,
+            Self::Clear => Operation::Clear,
+        }
+    }
+}
+
+impl Trouble {
+    pub(crate) fn fault(self) -> Fault {
+        match self {
+            Self::Before => Fault::FailBefore,
+            Self::After => Fault::FailAfter,
+            Self::Refuse => Fault::Refuse,
+            Self::HangBefore => Fault::HangBefore,
+            Self::HangAfter => Fault::HangAfter,
+        }
+    }
+
+    pub(crate) fn hangs(self) -> bool {
+        matches!(self, Self::HangBefore | Self::HangAfter)
+    }
+}
+
+impl Knobs {
+    pub(crate) fn apply(self, mut builder: CacheBuilder<Stack>) -> CacheBuilder<Stack> {
+        builder = match self.ttl {
+            1 => builder.ttl(Duration::from_nanos(1)),
+            2 => builder.ttl(Duration::MAX),
+            3 => builder.no_expiration(),
+            _ => builder.ttl(60 * SECOND),
+        };
+        if self.ttl != 3 {
+            builder = match self.stale {
+                1 => builder.stale(60 * SECOND),
+                2 => builder.stale(Duration::from_nanos(1)),
+                3 => builder.stale(Duration::MAX),
+                _ => builder,
+            };
+            if self.jitter {
+                builder = builder.jitter(0.5);
+            }
+        }
+        builder = match self.keep {
+            1 => builder.keep_stale_on_error(600 * SECOND),
+            2 => builder.keep_stale_on_error(Duration::from_nanos(1)),
+            3 => builder.keep_stale_on_error_forever(),
+            _ => builder,
+        };
+        if self.strict {
+            builder = builder.strict();
+        }
+        if self.one_refresh {
+            builder = builder.max_refreshes(1);
+        }
+        if self.bypass { builder.bypass() } else { builder }
+    }
+}
+
+impl Own {
+    pub(crate) fn length(choice: u8) -> Option<Duration> {
+        [None, Some(10 * SECOND), Some(Duration::ZERO), Some(Duration::MAX)][usize::from(choice % 4)]
+    }
+
+    pub(crate) fn say(self, mut answer: Computed<u64>) -> Computed<u64> {
+        answer = match (self.ttl, Self::length(self.ttl)) {
+            (3, _) => answer.no_expiration(),
+            (_, Some(ttl)) => answer.ttl(ttl),
+            (_, None) => answer,
+        };
+        if let Some(window) = Self::length(self.stale) {
+            answer = answer.stale(window);
+        }
+        if let Some(age) = Self::length(self.keep) {
+            answer = answer.keep_stale_on_error(age);
+        }
+        if self.extras { answer.version("v").tags(["t", "u"]) } else { answer }
+    }
+}
+
+impl Planted {
+    /// A length that is a few ticks or many minutes.
+    pub(crate) fn window(length: u8) -> Duration {
+        if length < 100 { Duration::from_nanos(length.into()) } else { 60 * SECOND * u32::from(length - 99) }
+    }
+}
+
+impl EngineCase {
+    /// One caller at a time, whom nothing interrupts: the model can say what must happen.
+    pub(crate) fn is_sequential(&self) -> bool {
+        self.tasks.len() == 1
+            && !self.races
+            && self.writes == Writes::AtOnce
+            && self.steps_of_all().all(|step| step.leaves == 0)
+    }
+
+    pub(crate) fn steps_of_all(&self) -> impl Iterator<Item = &Step> {
+        self.tasks.iter().flatten()
+    }
+
+    fn with_step(&self, task: usize, at: usize, step: Step) -> Self {
+        let mut case = self.clone();
+        case.tasks[task][at] = step;
+        case
+    }
+
+    fn without_tasks(&self, out: &mut Vec<Self>) {
+        for task in 0..self.tasks.len() {
+            if self.tasks.len() > 1 {
+                let mut case = self.clone();
+                case.tasks.remove(task);
+                out.push(case);
+            }
+            let half = self.tasks[task].len() / 2;
+            if half > 0 {
+                for keep in [0..half, half..self.tasks[task].len()] {
+                    let mut case = self.clone();
+                    case.tasks[task] = case.tasks[task][keep].to_vec();
+                    out.push(case);
+                }
+            }
+            for at in 0..self.tasks[task].len() {
+                let mut case = self.clone();
+                case.tasks[task].remove(at);
+                out.push(case);
+            }
+        }
+        for at in 0..self.planted.len() {
+            let mut case = self.clone();
+            case.planted.remove(at);
+            out.push(case);
+        }
+        // Two steps that only make sense together: a fault and its end, a jump and the way back.
+        for task in 0..self.tasks.len() {
+            let len = self.tasks[task].len();
+            for (one, other) in (0..len).flat_map(|one| (one + 1..len).map(move |other| (one, other))) {
+                let mut case = self.clone();
+                case.tasks[task].remove(other);
+                case.tasks[task].remove(one);
+                out.push(case);
+            }
+        }
+    }
+
+    fn plainer(&self, out: &mut Vec<Self>) {
+        let knobs = self.knobs;
+        let plainer = [
+            Knobs { ttl: 0, ..knobs },
+            Knobs { stale: 0, ..knobs },
+            Knobs { stale: knobs.stale.min(1), ..knobs },
+            Knobs { keep: 0, ..knobs },
+            Knobs { keep: knobs.keep.min(1), ..knobs },
+            Knobs { strict: false, ..knobs },
+            Knobs { bypass: false, ..knobs },
+            Knobs { jitter: false, ..knobs },
+            Knobs { one_refresh: false, ..knobs },
+        ];
+        out.extend(plainer.map(|knobs| Self { knobs, ..self.clone() }));
+        if self.races {
+            out.push(Self { races: false, ..self.clone() });
+        }
+        if self.writes != Writes::AtOnce {
+            out.push(Self { writes: Writes::AtOnce, ..self.clone() });
+        }
+        if self.under != Under::Memory {
+            out.push(Self { under: Under::Memory, ..self.clone() });
+        }
+        if !self.choices.is_empty() {
+            out.push(Self { choices: Vec::new(), ..self.clone() });
+            out.push(Self { choices: self.choices[..self.choices.len() / 2].to_vec(), ..self.clone() });
+            out.push(Self { choices: self.choices[..self.choices.len() - 1].to_vec(), ..self.clone() });
+            for at in 0..self.choices.len() {
+                for smaller in [0, self.choices[at] / 2] {
+                    let mut case = self.clone();
+                    case.choices[at] = smaller;
+                    out.push(case);
+                }
+            }
+        }
+        for (task, steps) in self.tasks.iter().enumerate() {
+            for (at, step) in steps.iter().enumerate() {
+                let forms = simpler_forms(*step);
+                out.extend(forms.into_iter().map(|form| self.with_step(task, at, form)));
+            }
+        }
+        for at in 0..self.planted.len() {
+            let planted = self.planted[at];
+            let plain = [
+                Planted { ahead: 0, ..planted },
+                Planted { key: 0, ..planted },
+                Planted { keep: 0, ..planted },
+                Planted { above: true, ..planted },
+            ];
+            out.extend(plain.map(|planted| {
+                let mut case = self.clone();
+                case.planted[at] = planted;
+                case
+            }));
+        }
+    }
+}
+
+/// The same step with less to it.
+fn simpler_forms(step: Step) -> Vec<Step> {
+    let mut out = Vec::new();
+    let mut push = |act| out.push(Step { act, ..step });
+    match step.act {
+        Act::Ask(key, plan) => {
+            let plans = [
+                Plan { own: Own::default(), ..plan },
+                Plan { own: Own { extras: false, ..plan.own }, ..plan },
+                Plan { own: Own { ttl: 0, ..plan.own }, ..plan },
+                Plan { own: Own { stale: 0, ..plan.own }, ..plan },
+                Plan { own: Own { keep: 0, ..plan.own }, ..plan },
+                Plan { takes: 0, ..plan },
+                Plan { takes: plan.takes.min(1), ..plan },
+                Plan { yields: 0, ..plan },
+                Plan { yields: plan.yields.saturating_sub(1), ..plan },
+                Plan { work: Work::Answer, ..plan },
+                Plan { way: 0, ..plan },
+            ];
+            for plan in plans {
+                push(Act::Ask(key, plan));
+            }
+            push(Act::Ask(0, plan));
+        }
+        Act::Set(key, own) => {
+            push(Act::Set(0, own));
+            push(Act::Set(key, Own::default()));
+        }
+        Act::Get(_) => push(Act::Get(0)),
+        Act::Peek(_) => push(Act::Peek(0)),
+        Act::Remove(_) => push(Act::Remove(0)),
+        Act::Wait(_) => {
+            push(Act::Wait(Until::Tick));
+            push(Act::Wait(Until::Seconds(1)));
+        }
+        Act::Fault(tier, call, nth, _) if nth > 0 => push(Act::Fault(tier, call, 0, Trouble::Before)),
+        _ => {}
+    }
+    if step.leaves > 0 {
+        out.push(Step { leaves: 0, ..step });
+        out.push(Step { leaves: step.leaves - 1, ..step });
+    }
+    out.retain(|form| *form != step);
+    out
+}
+
+impl Case for EngineCase {
+    fn simpler(&self) -> Vec<Self> {
+        let mut out = Vec::new();
+        self.without_tasks(&mut out);
+        self.plainer(&mut out);
+        out.retain(|case| case != self);
+        out
+    }
+
+    fn steps(&self) -> usize {
+        self.tasks.iter().map(Vec::len).sum::<usize>() + self.planted.len()
+    }
+}

@@ -1,0 +1,265 @@
+//! How cases are drawn: hostile ones, with deadlines a tick around now.
+
+use proptest::prelude::*;
+
+use crate::testkit::engine::case::{
+    Act, Call, EngineCase, Knobs, Own, Plan, Planted, Step, Trouble, Under, Until, Work, Writes,
+};
+
+/// What the cases of a law are made of: weights, 0 for never.
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Flavour {
+    /// Of ten cases, how many have one caller and nobody beside.
+    pub(crate) alone: u32,
+    pub(crate) asks: u32,
+    pub(crate) reads: u32,
+    pub(crate) writes: u32,
+    pub(crate) waits: u32,
+    pub(crate) jumps: u32,
+    pub(crate) faults: u32,
+    pub(crate) hangs: u32,
+    pub(crate) slow: u32,
+    pub(crate) closes: u32,
+    /// Computations that fail, panic, hang, answer `unchanged`.
+    pub(crate) fails: u32,
+    pub(crate) panics: u32,
+    pub(crate) never_ends: u32,
+    pub(crate) unchanged: u32,
+    /// Callers that go away.
+    pub(crate) leaves: bool,
+    pub(crate) races: bool,
+    pub(crate) bypass: bool,
+    pub(crate) keys: u8,
+    pub(crate) start: Start,
+    /// Computations and writes take longer than elsewhere.
+    pub(crate) slow_work: bool,
+}
+
+/// What the first keys are at the beginning: weights.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Start {
+    none: u32,
+    /// Some ticks beside now, in every window.
+    near: u32,
+    /// Stale, for minutes.
+    stale: u32,
+    /// Kept for the case that a computation fails, for minutes.
+    kept: u32,
+    /// Stale for minutes, and then kept for minutes.
+    both: u32,
+}
+
+impl Start {
+    pub(crate) const ANYHOW: Self = Self { none: 4, near: 4, stale: 1, kept: 1, both: 0 };
+    pub(crate) const STALE: Self = Self { none: 1, near: 1, stale: 5, kept: 0, both: 1 };
+    pub(crate) const KEPT: Self = Self { none: 1, near: 4, stale: 0, kept: 3, both: 2 };
+    pub(crate) const MIXED: Self = Self { none: 3, near: 1, stale: 3, kept: 0, both: 0 };
+}
+
+impl Flavour {
+    pub(crate) const PLAIN: Self = Self {
+        alone: 5,
+        asks: 8,
+        reads: 2,
+        writes: 2,
+        waits: 4,
+        jumps: 0,
+        faults: 0,
+        hangs: 0,
+        slow: 0,
+        closes: 0,
+        fails: 1,
+        panics: 0,
+        never_ends: 0,
+        unchanged: 0,
+        leaves: false,
+        races: false,
+        bypass: false,
+        keys: 2,
+        start: Start::ANYHOW,
+        slow_work: false,
+    };
+}
+
+fn weighted<T: Clone + std::fmt::Debug + 'static>(options: Vec<(u32, BoxedStrategy<T>)>) -> BoxedStrategy<T> {
+    proptest::strategy::Union::new_weighted(options.into_iter().filter(|(weight, _)| *weight > 0).collect())
+        .boxed()
+}
+
+fn mostly(zero: u32, rest: std::ops::Range<u8>) -> BoxedStrategy<u8> {
+    prop_oneof![zero => Just(0u8), 1 => rest].boxed()
+}
+
+fn owns() -> BoxedStrategy<Own> {
+    let some = (mostly(1, 1..4), mostly(1, 1..4), mostly(1, 1..4), any::<bool>())
+        .prop_map(|(ttl, stale, keep, extras)| Own { ttl, stale, keep, extras });
+    prop_oneof![2 => Just(Own::default()), 1 => some].boxed()
+}
+
+fn plans(flavour: Flavour) -> BoxedStrategy<Plan> {
+    let work = weighted(vec![
+        (4, Just(Work::Answer).boxed()),
+        (flavour.fails, Just(Work::Fail).boxed()),
+        (flavour.panics, Just(Work::Panic).boxed()),
+        (flavour.never_ends, Just(Work::Hang).boxed()),
+        (flavour.unchanged, Just(Work::Unchanged).boxed()),
+    ]);
+    let takes = prop_oneof![2 => Just(0u8), if flavour.slow_work { 3 } else { 1 } => 1..4u8];
+    let yields = prop_oneof![2 => Just(0u8), 2 => 1..3u8, 1 => 3..8u8];
+    (work, yields, takes, owns(), mostly(2, 1..3))
+        .prop_map(|(work, yields, takes, own, way)| Plan { work, yields, takes, own, way })
+        .boxed()
+}
+
+fn untils(keys: u8) -> BoxedStrategy<Until> {
+    let edge = (
+        mostly(2, 0..keys.max(1)),
+        prop_oneof![1 => 0..2u8, 1 => Just(2)],
+        prop_oneof![Just(0i8), Just(1), Just(-1)],
+    );
+    prop_oneof![
+        1 => Just(Until::Tick),
+        1 => prop_oneof![Just(1u8), Just(11), Just(61), Just(121)].prop_map(Until::Seconds),
+        6 => edge.prop_map(|(key, edge, off)| Until::Edge(key, edge, off)),
+        1 => (any::<bool>(), -1..2i8).prop_map(|(refresh, off)| Until::Limit(refresh, off)),
+    ]
+    .boxed()
+}
+
+fn writes(key: BoxedStrategy<u8>) -> BoxedStrategy<Act> {
+    prop_oneof![
+        3 => (key.clone(), owns()).prop_map(|(key, own)| Act::Set(key, own)),
+        3 => key.prop_map(Act::Remove),
+        2 => Just(Act::Clear),
+    ]
+    .boxed()
+}
+
+/// A write, somebody who asks beside it, and somebody who asks after it: where fences are tried.
+fn beside_a_write(flavour: Flavour) -> BoxedStrategy<Vec<Vec<Step>>> {
+    let ask = || plans(flavour).prop_map(|plan| Act::Ask(0, plan));
+    let slow = (plans(flavour), 0..4u8).prop_map(|(plan, takes)| Act::Ask(0, Plan { takes, ..plan }));
+    let more = || prop::collection::vec(acts(flavour), 0..2);
+    (any::<bool>(), writes(Just(0u8).boxed()), ask(), slow, more())
+        .prop_map(|(later, write, after, slow, more)| {
+            let step = |act| Step { act, leaves: 0 };
+            let first = later.then_some(Act::Wait(Until::Tick)).into_iter().chain([write, after]);
+            vec![first.map(step).collect(), std::iter::once(slow).chain(more).map(step).collect()]
+        })
+        .boxed()
+}
+
+fn acts(flavour: Flavour) -> BoxedStrategy<Act> {
+    let key = mostly(if flavour.alone == 0 { 3 } else { 1 }, 0..flavour.keys.max(1));
+    let write = writes(key.clone());
+    let read = prop_oneof![key.clone().prop_map(Act::Get), key.clone().prop_map(Act::Peek)];
+    let faults = |calls: BoxedStrategy<Call>, troubles: BoxedStrategy<Trouble>| {
+        let nth = mostly(3, 0..3);
+        (0..2u8, calls, nth, troubles)
+            .prop_map(|(tier, call, nth, trouble)| Act::Fault(tier, call, nth, trouble))
+    };
+    let halves = prop_oneof![Just(Trouble::Before), Just(Trouble::After)].boxed();
+    let calls = prop_oneof![2 => Just(Call::Get), 2 => Just(Call::Set), 1 => Just(Call::Remove), 1 => Just(Call::Clear)];
+    let failing = prop_oneof![
+        3 => faults(calls.boxed(), halves),
+        2 => faults(Just(Call::Set).boxed(), Just(Trouble::Refuse).boxed()),
+    ];
+    let hanging = faults(
+        prop_oneof![4 => Just(Call::Get), 2 => Just(Call::Set), 1 => Just(Call::Remove)].boxed(),
+        prop_oneof![Just(Trouble::HangBefore), Just(Trouble::HangAfter)].boxed(),
+    );
+    let outage = prop_oneof![2 => (0..2u8).prop_map(Act::Down), 1 => (0..2u8).prop_map(Act::Up)];
+    weighted(vec![
+        (flavour.asks, (key, plans(flavour)).prop_map(|(key, plan)| Act::Ask(key, plan)).boxed()),
+        (flavour.reads, read.boxed()),
+        (flavour.writes, write.boxed()),
+        (flavour.waits, untils(flavour.keys).prop_map(Act::Wait).boxed()),
+        (flavour.jumps, (any::<bool>(), 0..4u8).prop_map(|(back, far)| Act::Jump(back, far)).boxed()),
+        (flavour.faults, prop_oneof![2 => failing, 1 => outage].boxed()),
+        (flavour.hangs, hanging.boxed()),
+        (flavour.slow, prop_oneof![Just(1u8), Just(2)].prop_map(Act::SlowReads).boxed()),
+        (
+            flavour.closes,
+            prop_oneof![2 => (1..4u8).prop_map(Act::Shutdown), 1 => Just(Act::DropHandle)].boxed(),
+        ),
+    ])
+}
+
+fn knobs() -> BoxedStrategy<Knobs> {
+    let lengths = (prop_oneof![6 => Just(0u8), 1 => 1..4u8], mostly(1, 1..4), mostly(1, 1..4));
+    (lengths, proptest::bool::weighted(0.3), proptest::bool::weighted(0.1), proptest::bool::weighted(0.4))
+        .prop_map(|((ttl, stale, keep), strict, jitter, one_refresh)| Knobs {
+            ttl,
+            stale,
+            keep,
+            strict,
+            jitter,
+            one_refresh,
+            bypass: false,
+        })
+        .boxed()
+}
+
+fn planted(flavour: Flavour, key: u8) -> BoxedStrategy<Option<Planted>> {
+    let ticks = || prop_oneof![2 => Just(0u8), 2 => 1..3u8, 1 => Just(101u8)];
+    let ahead = prop_oneof![3 => Just(0u8), 1 => prop_oneof![Just(4u8), Just(5), Just(6), Just(60)]];
+    let ahead = if flavour.jumps > 0 { ahead.boxed() } else { Just(0u8).boxed() };
+    let above = || proptest::bool::weighted(0.75);
+    let near =
+        (above(), -2..3i8, ticks(), ticks(), ahead).prop_map(move |(above, fresh, stale, keep, ahead)| {
+            Some(Planted { key, above, fresh, stale, keep, ahead })
+        });
+    let old = |stale, keep| {
+        above().prop_map(move |above| Some(Planted { key, above, fresh: -1, stale, keep, ahead: 0 })).boxed()
+    };
+    weighted(vec![
+        (flavour.start.none, Just(None).boxed()),
+        (flavour.start.near, near.boxed()),
+        (flavour.start.stale, old(101, 0)),
+        (flavour.start.kept, old(0, 101)),
+        (flavour.start.both, old(101, 101)),
+    ])
+}
+
+/// Cases of this flavour; `fixed` if the settings are a user's.
+pub(crate) fn cases(flavour: Flavour, fixed: bool) -> BoxedStrategy<EngineCase> {
+    let knobs = if fixed { Just(Knobs::default()).boxed() } else { knobs() };
+    let knobs = knobs.prop_map(move |knobs| Knobs { bypass: flavour.bypass, ..knobs });
+    let under = prop_oneof![2 => Just(Under::Memory), 2 => Just(Under::Remote), 2 => Just(Under::Chain)];
+    let step = move |leaves: bool| {
+        let leaves =
+            if leaves { prop_oneof![3 => Just(0u8), 1 => 1..5u8].boxed() } else { Just(0u8).boxed() };
+        (acts(flavour), leaves).prop_map(|(act, leaves)| Step { act, leaves })
+    };
+    let tasks = weighted(vec![
+        (flavour.alone, prop::collection::vec(prop::collection::vec(step(false), 3..12), 1).boxed()),
+        (
+            10 - flavour.alone.min(10),
+            prop::collection::vec(prop::collection::vec(step(flavour.leaves), 1..6), 2..4).boxed(),
+        ),
+    ]);
+    let fences = u32::from(flavour.slow_work && flavour.alone < 10);
+    let tasks = weighted(vec![(2, tasks), (fences, beside_a_write(flavour))]);
+    let choices = prop::collection::vec(prop_oneof![2 => Just(0u8), 3 => 0..8u8], 0..40);
+    let races = if flavour.races { proptest::bool::weighted(0.3).boxed() } else { Just(false).boxed() };
+    let slow = if flavour.slow_work { 3 } else { 1 };
+    let writes =
+        prop_oneof![4 => Just(Writes::AtOnce), slow => Just(Writes::Linger), slow => Just(Writes::LateSets)];
+    let planted = (planted(flavour, 0), planted(flavour, 1))
+        .prop_map(|(first, second)| [first, second].into_iter().flatten().collect::<Vec<_>>());
+    (knobs, under, planted, tasks, choices, races, writes)
+        .prop_map(|(knobs, under, planted, tasks, choices, races, writes)| {
+            let alone = tasks.len() == 1;
+            EngineCase {
+                knobs,
+                under,
+                planted,
+                tasks,
+                choices: if alone { Vec::new() } else { choices },
+                races: races && !alone,
+                writes: if alone { Writes::AtOnce } else { writes },
+            }
+        })
+        .boxed()
+}

@@ -1,0 +1,218 @@
+//! The course of a flight of the toy.
+
+use std::any::Any;
+use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use super::{Base, Duty, Landing};
+use crate::cache::background::{Cut, RefreshPermit};
+use crate::cache::computed::{Keep, Terms};
+use crate::cache::event::EventKind;
+use crate::entry::{Entry, Freshness, Lifetime};
+use crate::error::{Error, ErrorKind, Operation, Result};
+use crate::store::Store;
+use crate::testkit::engine::Compute;
+use crate::testkit::mutants::engine::Bug;
+use crate::testkit::yield_now;
+
+pub(super) async fn fly(mut duty: Duty, compute: Compute) {
+    let base = Arc::clone(&duty.base);
+    let landing = catch(run(&base, &duty, compute)).await.unwrap_or_else(|_| {
+        let refresh = duty.flight.0.lock().shown.is_some();
+        base.tell(duty.key, if refresh { EventKind::RefreshPanicked } else { EventKind::LoadPanicked });
+        let shown = duty.shown().filter(|_| !base.has(Bug::RefreshPanicUnwinds));
+        shown.map_or(Landing::Panicked, |entry| Landing::Value(*entry.value()))
+    });
+    let (key, flight) = (duty.key, Arc::clone(&duty.flight));
+    duty.land(landing);
+    if base.has(Bug::UnmappedLate) {
+        yield_now().await;
+        base.leave(key, &flight);
+    }
+}
+
+async fn run(base: &Base, duty: &Duty, compute: Compute) -> Landing {
+    let (key, policy) = (duty.key, &base.core.policy);
+    let shown = duty.flight.0.lock().shown.clone();
+    let mut permit = None;
+    if shown.is_some() {
+        permit = base.permit(key);
+        if permit.is_none() {
+            return shown.map_or(Landing::Gone, |entry| Landing::Value(entry.into_value()));
+        }
+    }
+    let before = base.core.clock.now();
+    let held = match base.read(key).await {
+        Ok(held) => held,
+        Err(error) => {
+            return shown.map_or(Landing::Failed(error), |entry| Landing::Value(entry.into_value()));
+        }
+    };
+    let now = if base.has(Bug::NowBeforeRead) { before } else { base.core.clock.now() };
+    let freshness = held.as_ref().map_or(Freshness::Dead, |entry| base.judge(entry, now));
+    let keeps = base.has(Bug::DeadServedOnError);
+    let held =
+        held.filter(|entry| entry.freshness(now) != Freshness::Dead || keeps || base.has(Bug::KeptTooLong));
+    match (held, freshness, shown) {
+        (Some(entry), Freshness::Fresh, shown) => {
+            if shown.is_none() {
+                base.tell(key, EventKind::Hit(entry.lifetime()));
+            }
+            Landing::Value(*entry.value())
+        }
+        (Some(entry), Freshness::Stale, shown) => {
+            if shown.is_none() {
+                base.tell(key, EventKind::StaleHit(entry.lifetime()));
+                if base.has(Bug::StaleWithoutRefresh) {
+                    return Landing::Value(*entry.value());
+                }
+                permit = base.permit(key);
+                if permit.is_none() {
+                    return Landing::Value(*entry.value());
+                }
+            }
+            refresh(base, duty, entry, compute, permit).await
+        }
+        (_, _, Some(shown)) => refresh(base, duty, shown, compute, permit).await,
+        (held, _, None) => {
+            base.tell(key, EventKind::Miss);
+            base.tell(key, EventKind::LoadStarted);
+            let limit = (!base.has(Bug::LoadsWithoutDeadline)).then_some(policy.load_timeout);
+            match computed(base, held.as_ref(), compute, limit).await {
+                Ok(entry) => {
+                    base.tell(key, EventKind::LoadSucceeded(Duration::ZERO));
+                    base.store(duty, entry, false).await
+                }
+                Err(error) => {
+                    base.tell(key, EventKind::LoadFailed(&error));
+                    fall_back(base, duty, held, error, false).await
+                }
+            }
+        }
+    }
+}
+
+async fn refresh(
+    base: &Base,
+    duty: &Duty,
+    stale: Entry<u64>,
+    compute: Compute,
+    permit: Option<RefreshPermit<'_>>,
+) -> Landing {
+    let (key, policy) = (duty.key, &base.core.policy);
+    if base.has(Bug::PermitGivenBackEarly) {
+        drop(permit);
+    } else if base.has(Bug::PermitLeaks) {
+        std::mem::forget(permit);
+    }
+    duty.flight.change(true, |course| course.shown = Some(stale.clone()));
+    yield_now().await;
+    base.tell(key, EventKind::RefreshStarted);
+    let limit = (!base.has(Bug::RefreshesWithoutDeadline)).then_some(policy.refresh_timeout);
+    match computed(base, Some(&stale), compute, limit).await {
+        Ok(entry) => {
+            base.tell(key, EventKind::RefreshSucceeded(Duration::ZERO));
+            base.store(duty, entry, true).await
+        }
+        Err(error) => {
+            base.tell(key, EventKind::RefreshFailed(&error));
+            let (now, life) = (base.core.clock.now(), stale.lifetime());
+            let again = match base.bug {
+                Bug::FailedRefreshExtends => Some(Lifetime::new(
+                    life.created_at(),
+                    now.saturating_add(Duration::from_secs(1)),
+                    life.stale_until(),
+                    life.keep_until(),
+                )),
+                Bug::FailedRefreshEndsWindow => {
+                    Some(Lifetime::new(life.created_at(), life.fresh_until(), now, life.keep_until()))
+                }
+                _ => None,
+            };
+            if let Some(life) = again {
+                let _ = base.core.store.set(&key, stale.clone().with_lifetime(life)).await;
+            }
+            if base.has(Bug::FailedRefreshRemoves) {
+                let _ = base.core.store.remove(&key).await;
+            }
+            fall_back(base, duty, Some(stale), error, true).await
+        }
+    }
+}
+
+async fn computed(
+    base: &Base,
+    held: Option<&Entry<u64>>,
+    compute: Compute,
+    limit: Option<Duration>,
+) -> Result<Entry<u64>> {
+    let began = base.core.clock.now();
+    let given = held.cloned().filter(|_| !base.has(Bug::GivesNothing));
+    let work = async move { compute(given).await };
+    match base.core.background.bounded(limit.unwrap_or(Duration::MAX), work).await {
+        Ok(answer) => base.entry(answer.map_err(failed)?, held, began),
+        Err(Cut::Stopped) => Err(shut_down()),
+        Err(Cut::Deadline) => Err(timeout(Operation::Compute)),
+    }
+}
+
+async fn fall_back(
+    base: &Base,
+    duty: &Duty,
+    held: Option<Entry<u64>>,
+    error: Error,
+    refresh: bool,
+) -> Landing {
+    let (now, policy) = (base.core.clock.now(), &base.core.policy);
+    let serves = |entry: &Entry<u64>| match base.judge(entry, now) {
+        Freshness::Fresh | Freshness::Stale => !(refresh && base.has(Bug::FailedRefreshFailsHit)),
+        Freshness::Expired if base.has(Bug::NoStaleOnError) => false,
+        Freshness::Expired if base.has(Bug::OwnKeepUnserved) => policy.keep != Keep::No,
+        Freshness::Expired => policy.keep != Keep::No || entry.freshness(now) == Freshness::Expired,
+        Freshness::Dead => base.has(Bug::DeadServedOnError),
+    };
+    let fenced = duty.flight.0.lock().fenced && !base.has(Bug::FallbackAfterRemoval);
+    match held.filter(|entry| serves(entry) && !fenced) {
+        Some(entry) => {
+            if !refresh {
+                base.tell(duty.key, EventKind::StaleOnError(&error));
+            }
+            if base.has(Bug::FallbackStoredAgain) {
+                let life = policy.lifetime(now, now, &Terms::default(), 0);
+                let _ = base.core.store.set(&duty.key, entry.clone().with_lifetime(life)).await;
+            }
+            Landing::Value(*entry.value())
+        }
+        None => Landing::Failed(error),
+    }
+}
+
+async fn catch<F: Future>(future: F) -> std::result::Result<F::Output, Box<dyn Any + Send>> {
+    let mut future = pin!(future);
+    poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {
+        Ok(Poll::Pending) => Poll::Pending,
+        Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
+        Err(payload) => Poll::Ready(Err(payload)),
+    })
+    .await
+}
+
+pub(super) fn failed(error: impl std::error::Error + Send + Sync + 'static) -> Error {
+    Error::new(ErrorKind::Computation, "toy", Operation::Compute).with_source(error)
+}
+
+pub(super) fn panicked() -> Error {
+    Error::new(ErrorKind::Computation, "toy", Operation::Compute).with_message("the computation panicked")
+}
+
+pub(super) fn shut_down() -> Error {
+    Error::new(ErrorKind::ShutDown, "toy", Operation::Compute)
+}
+
+pub(super) fn timeout(operation: Operation) -> Error {
+    Error::new(ErrorKind::Timeout, "toy", operation)
+}
