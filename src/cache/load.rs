@@ -238,7 +238,11 @@ async fn refresh<S: Store + 'static>(
         Ok(entry) => {
             let took = core.clock.now().since(began);
             core.listener.tell(ticket.key(), EventKind::RefreshSucceeded(took));
-            store(ticket, entry).await
+            match store(ticket, entry).await {
+                // A strict cache has told of it; whoever was to be served the stale entry still is (E2).
+                Landing::Failed(error) => ticket.servable().map_or(Landing::Failed(error), Landing::Value),
+                landing => landing,
+            }
         }
         Err(error) => {
             core.listener.tell(ticket.key(), EventKind::RefreshFailed(&error));

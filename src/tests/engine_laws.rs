@@ -212,6 +212,24 @@ fn a_stale_hit_is_served_whatever_becomes_of_its_refresh() {
     }
 }
 
+/// E2, E11: in a strict cache too, a refresh whose result cannot be stored fails no stale hit.
+#[test]
+fn a_strict_stale_hit_is_served_also_if_its_refresh_cannot_be_stored() {
+    for fault in [Fault::FailBefore, Fault::FailAfter] {
+        seeds(20, |sim| {
+            let tier = remote();
+            tier.faults().on(Operation::Set, 0, fault);
+            let bench = Bench::new(sim, tier.clone(), |b| swr(b).strict());
+            tier.inner().plant("k", bench.entry(7, [-1, 9_000_000_000, 9_000_000_000]));
+            let callers = ["a", "b"].map(|name| bench.ask(sim, name, "k", How::Answer(0)));
+            sim.run();
+            for caller in callers {
+                assert!(matches!(kinds(&caller.value()), Ok(7 | 0)));
+            }
+        });
+    }
+}
+
 /// E3: concurrent misses run one computation and one read of the store; every way to ask shares them.
 #[test]
 fn concurrent_misses_run_one_computation_and_one_read() {

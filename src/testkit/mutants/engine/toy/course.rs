@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::{Base, Duty, Landing};
 use crate::cache::background::{Cut, RefreshPermit};
-use crate::cache::computed::{Keep, Terms};
+use crate::cache::computed::{Computed, Keep, Terms, Ttl};
 use crate::cache::event::EventKind;
 use crate::entry::{Entry, Freshness, Lifetime};
 use crate::error::{Error, ErrorKind, Operation, Result};
@@ -18,6 +18,61 @@ use crate::store::Store;
 use crate::testkit::engine::Compute;
 use crate::testkit::mutants::engine::Bug;
 use crate::testkit::yield_now;
+use crate::time::Timestamp;
+
+impl Base {
+    /// An entry of an answer, which ended now.
+    pub(super) fn entry(
+        &self,
+        answer: Computed<u64>,
+        held: Option<&Entry<u64>>,
+        began: Timestamp,
+    ) -> Result<Entry<u64>> {
+        let (policy, terms, ended) = (&self.core.policy, &answer.terms, self.core.clock.now());
+        let began = if self.has(Bug::CreatedAtTheEnd) { ended } else { began };
+        let ended = if self.has(Bug::DeadlinesFromTheStart) { began } else { ended };
+        let terms = if self.has(Bug::OwnTermsIgnored) { &Terms::default() } else { terms };
+        let mut life = policy.lifetime(began, ended, terms, began.as_nanos());
+        if let Ttl::For(ttl) = terms.ttl.unwrap_or(policy.ttl) {
+            let nanos = u64::try_from(ttl.as_nanos() & u128::from(u64::MAX)).unwrap_or(0);
+            let window = terms.stale.unwrap_or(policy.stale);
+            let fresh = match self.bug {
+                Bug::TtlWraps => Timestamp::from_nanos(ended.as_nanos().wrapping_add(nanos)),
+                Bug::JitterLengthens if policy.jitter != crate::cache::policy::Jitter::default() => {
+                    ended.saturating_add(ttl).saturating_add(Duration::from_secs(1))
+                }
+                _ => life.fresh_until(),
+            };
+            let stale = if self.has(Bug::WindowFromTheStart) {
+                ended.saturating_add(window)
+            } else {
+                life.stale_until()
+            };
+            let keep = match terms.keep.unwrap_or(policy.keep) {
+                Keep::For(age) if self.has(Bug::KeptFromStale) => life.stale_until().saturating_add(age),
+                Keep::No | Keep::For(_) if self.has(Bug::KeepNotStored) => life.stale_until(),
+                _ => life.keep_until(),
+            };
+            if fresh != life.fresh_until() || stale != life.stale_until() || keep != life.keep_until() {
+                life = Lifetime::new(began, fresh, stale, keep);
+            }
+        }
+        let mut entry = match (answer.value, held) {
+            (Some(value), _) => Entry::new(value, life),
+            (None, Some(held)) if self.has(Bug::UnchangedLosesVersion) => Entry::new(*held.value(), life),
+            (None, Some(held)) if self.has(Bug::UnchangedNotRenewed) => held.clone(),
+            (None, Some(held)) => held.clone().with_lifetime(life),
+            (None, None) => return Err(Error::new(ErrorKind::InvalidInput, "toy", Operation::Compute)),
+        };
+        if let Some(version) = answer.terms.version.filter(|_| !self.has(Bug::VersionLost)) {
+            entry = entry.with_version(version);
+        }
+        if let Some(tags) = answer.terms.tags.filter(|_| !self.has(Bug::TagsLost)) {
+            entry = entry.with_tags(tags);
+        }
+        Ok(entry)
+    }
+}
 
 pub(super) async fn fly(mut duty: Duty, compute: Compute) {
     let base = Arc::clone(&duty.base);
