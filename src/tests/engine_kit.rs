@@ -2,13 +2,9 @@
 
 use std::time::Duration;
 
-use proptest::prelude::*;
-
 use crate::cache::CacheBuilder;
-use crate::ext::StoreExt;
-use crate::memory::Memory;
-use crate::testkit::engine::{Floor, check_any, judge_over, wild};
-use crate::testkit::{Faulty, Model, check_engine};
+use crate::testkit::check_engine;
+use crate::testkit::engine::check_any;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -57,21 +53,4 @@ fn jitter_and_short_deadlines() {
         cache.ttl(MINUTE).jitter(0.5).stale(second).load_timeout(2 * second).refresh_timeout(second)
     });
     check.assert();
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
-
-    /// The laws that need no model, over a stack that is not the kit's.
-    #[test]
-    fn any_case_over_a_given_stack(case in wild()) {
-        let (upper, lower) = (Faulty::new(Memory::new(100)), Faulty::new(Model::remote()));
-        let faults = vec![upper.faults(), lower.faults()];
-        let store = upper.chain(lower).boxed();
-        let judged = judge_over(&case, Floor { store, faults, leaves: Vec::new() });
-        if let Err(broken) = judged {
-            let (law, finding) = *broken;
-            prop_assert!(false, "{}\n{}\n{}\n{}", law.name, finding.timeline, finding.expected, finding.got);
-        }
-    }
 }

@@ -8,13 +8,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::entry::Entry;
 use crate::store::Store;
+use crate::testkit::engine::{EngineCase, Floor, judge_over, wild};
 use crate::testkit::history::Loss;
 use crate::testkit::race::{self, Blame, Ground, World, race_clock, scheduled};
 use crate::testkit::report::{LawReport, Report};
 use crate::testkit::runner::{Case, Finding, LawName, Settings, knobs, run};
-use crate::testkit::script::block;
+use crate::testkit::script::{Dice, block};
 use crate::time::Clock;
-use plan::{NEIGHBOUR, Neighbours};
+use plan::{NEIGHBOUR, Neighbours, lossless_stack};
 
 pub use plan::{StackPlan, stacks};
 
@@ -51,6 +52,8 @@ impl StackCheck {
             let run = || match law.name {
                 REGISTER => register(&self.settings, law),
                 REMOVES => tidy(&self.settings, law, removes_what_it_is_told_to),
+                ENGINE_LOSSLESS => engine(&self.settings, law, false),
+                ENGINE_ANY => engine(&self.settings, law, true),
                 PEEKS => tidy(&self.settings, law, peeks_what_it_would_answer),
                 _ => tidy(&self.settings, law, counts_what_it_holds),
             };
@@ -59,8 +62,6 @@ impl StackCheck {
         for equation in equations {
             rows.extend(row(&self.settings, equation.law, || equation.run(&self.settings)));
         }
-        // A law of the engine over random stacks belongs here: a row that draws a `StackPlan` by `capped_stacks`,
-        // builds it, and hands store and switches to the engine's own judge.
         Report::new(self.settings.name, rows, Vec::new())
     }
 
@@ -81,11 +82,16 @@ const REMOVES: &str = "s5_any_stack_removes_what_it_is_told_to_and_nothing_else"
 const PEEKS: &str = "s9_any_stack_peeks_only_what_it_would_answer";
 const COUNTS: &str = "s10_any_stack_counts_what_it_holds";
 
-const HISTORIES: [LawName; 4] = [
+const ENGINE_LOSSLESS: &str = "e_the_engine_over_any_stack_that_forgets_nothing";
+const ENGINE_ANY: &str = "e_the_engine_over_any_stack";
+
+const HISTORIES: [LawName; 6] = [
     LawName { name: REGISTER, why: "a stack that goes back serves what its user has replaced or removed" },
     LawName { name: REMOVES, why: "what was removed is served, or what was not is gone" },
     LawName { name: PEEKS, why: "the engine peeks first, and would serve what a read does not know" },
     LawName { name: COUNTS, why: "dashboards and bounds go by what a store says it holds" },
+    LawName { name: ENGINE_LOSSLESS, why: "the promises of the engine must not depend on what is under it" },
+    LawName { name: ENGINE_ANY, why: "the promises of the engine must not depend on what is under it" },
 ];
 
 /// The judgement of a history over any stack.
@@ -105,6 +111,51 @@ fn register(settings: &Settings, law: LawName) -> LawReport {
             let clock = race_clock();
             let (stack, faults) = race.over.build(&clock);
             scheduled(race, &World::new(stack, faults, clock, |number| number), ANY_STACK)
+        },
+    )
+}
+
+/// A cache with random settings over a random stack, and everything that happens to the two.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Cached {
+    over: StackPlan,
+    case: EngineCase,
+}
+
+impl Case for Cached {
+    fn simpler(&self) -> Vec<Self> {
+        let over = self.over.simpler().into_iter().map(|over| Self { over, ..self.clone() });
+        let case = self.case.simpler().into_iter().map(|case| Self { case, ..self.clone() });
+        over.chain(case).collect()
+    }
+
+    fn steps(&self) -> usize {
+        self.case.steps()
+    }
+}
+
+/// Laws E1 to E14 and K, over any stack (E4, E5, E11 above all: they lean on what is below).
+fn engine(settings: &Settings, law: LawName, forgets: bool) -> LawReport {
+    let over = move || {
+        if forgets {
+            stacks(DEPTH).boxed()
+        } else {
+            any::<u64>().prop_map(|seed| lossless_stack(&mut Dice::new(seed), 4)).boxed()
+        }
+    };
+    run(
+        settings,
+        law,
+        move || (over(), wild()).prop_map(|(over, case)| Cached { over, case }).boxed(),
+        move |cached: &Cached| {
+            // The stack's own clock stands still: caps only shorten, and the engine judges by its own.
+            let (store, faults) = cached.over.build(&race_clock());
+            let floor = Floor { store, faults, leaves: Vec::new() };
+            judge_over(&cached.case, floor, forgets).map_err(|broken| {
+                let (law, finding) = *broken;
+                let timeline = format!("over {:?}\n{}", cached.over, finding.timeline);
+                Finding { timeline, got: format!("{} ({})", finding.got, law.name), ..finding }
+            })
         },
     )
 }
