@@ -132,3 +132,33 @@ fn a_replay_line_runs_the_case_again() {
     let nonsense = super::shelf::replayed("tags_dropped", "shelf/s1_every_field_comes_back/xyz").to_string();
     assert!(nonsense.contains("LARDER_REPLAY holds no case"), "{nonsense}");
 }
+
+/// Whatever a store does to whoever tries it, the report says what it is.
+#[test]
+fn a_store_that_misbehaves_is_reported_as_what_it_is() {
+    for (name, words) in [
+        ("get_hangs", "the store hangs"),
+        ("get_spins", "the store spins"),
+        ("get_blocks", "the store blocks its thread"),
+        ("fails_always", "failed (Unavailable)"),
+        ("panics_now_and_then", "the store panicked: index out of bounds"),
+        ("shared_between_instances", "instances share state"),
+    ] {
+        let mutants = all();
+        let mutant = mutants.iter().find(|mutant| mutant.name == name).unwrap();
+        let report = (mutant.check)(&Trial { cases: None, seed: 0, only: Some(mutant.law) });
+        let failure = report.failures().next().unwrap();
+        assert!(failure.got.contains(words), "{name}: {failure}");
+    }
+}
+
+/// A store that hangs, spins or panics in the middle of a case is dropped with all of its tasks.
+#[test]
+fn nothing_is_left_of_a_case_that_got_nowhere() {
+    for name in ["get_hangs", "get_spins", "panics_now_and_then", "dropped_call_keeps_the_lock"] {
+        let stores = std::sync::Arc::new(());
+        let report = super::shelf::counted(name, &stores);
+        assert!(!report.is_kept(), "{name}");
+        assert_eq!(std::sync::Arc::strong_count(&stores), 1, "{name}: a store is still held");
+    }
+}

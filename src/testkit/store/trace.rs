@@ -132,6 +132,17 @@ impl Trace {
         for event in &self.events {
             for (one, key) in event.answers().iter().zip(event.op.keys()) {
                 let (One::Saw(Some(seen)) | One::Shown(Some(seen))) = one else { continue };
+                // Nobody had even begun to write when the read was over.
+                let over = event.end.as_ref().map_or(u64::MAX, |(end, _)| *end);
+                let own = |other: &&Event| place(other.on) == place(event.on) && other.begin < over;
+                if !self.events.iter().filter(own).any(|other| !other.op.drafts().is_empty()) {
+                    return Err(self.finding(
+                        "nothing: the store was just made",
+                        format!("{} answered an entry: instances share state", self.describe(event)),
+                        "something outside the instance that keeps entries (a static, a table, a directory), of whose \
+                         names the namespace of the site is no part",
+                    ));
+                }
                 let Some(draft) = seen.draft else {
                     return Err(self.finding(
                         "an entry that somebody wrote, or none",
@@ -140,8 +151,7 @@ impl Trace {
                             self.describe(event),
                             seen.differs.join("; ")
                         ),
-                        "a codec that is not its own inverse, bytes that are cut or mixed; or what another case left: make \
-                         each store empty, in the namespace of its site",
+                        "a codec that is not its own inverse, bytes that are cut or mixed",
                     ));
                 };
                 if let Some(difference) = seen.differs.first() {
