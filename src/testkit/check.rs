@@ -377,7 +377,9 @@ where
         let worlds = move |shape, namespace, clock| {
             Arc::new(Typed::new(Arc::clone(&make), Arc::clone(&cast), shape, namespace, clock)) as Arc<_>
         };
-        Lab::new(self.facts.clone(), self.lane, Arc::new(worlds), law, self.settings.patience)
+        // What waits in vain is told so before the watch over the whole case takes it for blocked.
+        let limit = if self.lane == Lane::Real { self.settings.patience } else { self.settings.patience / 2 };
+        Lab::new(self.facts.clone(), self.lane, Arc::new(worlds), law, limit)
     }
 
     fn make(&self) -> Arc<Make<S::Key, S::Value>> {

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::testkit::store::facts::Facts;
 use crate::testkit::store::plan::{BASE, OWN, Plan, Step};
 use crate::testkit::store::trace::{End, Event, One, Trace, numbers};
 use crate::testkit::store::world::{Shape, SiteClock, World};
-use crate::time::{ManualClock, Timestamp};
+use crate::time::{ManualClock, Stopwatch, Timestamp};
 
 /// Where the tasks of a plan run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,19 +109,23 @@ impl Lab {
         if let Err(end) = self.block_on(stage.opening(plan)) {
             return stage.trace(end);
         }
-        let panicked = Mutex::new(None);
+        let stuck = Mutex::new(None);
         std::thread::scope(|threads| {
             for task in 0..plan.tasks.len() {
-                let (work, panicked) = (stage.task(plan, task), &panicked);
+                let (work, stuck, limit) = (stage.task(plan, task), &stuck, self.limit);
                 threads.spawn(move || {
-                    let work = std::panic::AssertUnwindSafe(move || park_on(work));
-                    if let Err(panic) = std::panic::catch_unwind(work) {
-                        *panicked.lock() = Some(crate::testkit::runner::message(&*panic));
-                    }
+                    let work = std::panic::AssertUnwindSafe(move || park_on(work, limit));
+                    let end = match std::panic::catch_unwind(work) {
+                        Ok(Ok(())) => return,
+                        Ok(Err(Stuck::Hung)) => End::Hung(format!("task {task}")),
+                        Ok(Err(Stuck::Spun)) => End::Spun(format!("task {task}")),
+                        Err(panic) => End::Panicked(crate::testkit::runner::message(&*panic)),
+                    };
+                    *stuck.lock() = Some(end);
                 });
             }
         });
-        let end = panicked.lock().take().map_or(End::Returned, End::Panicked);
+        let end = stuck.lock().take().unwrap_or_default();
         if end == End::Returned
             && let Err(end) = self.block_on(stage.aftermath(false))
         {
@@ -366,19 +370,39 @@ impl Future for Cancelled {
     }
 }
 
-/// Polls on this thread, which sleeps in between.
-fn park_on<T>(mut future: BoxFuture<'static, T>) -> T {
-    struct Unpark(std::thread::Thread);
+/// Why a task on a thread of its own got nowhere.
+enum Stuck {
+    Hung,
+    Spun,
+}
+
+/// Polls after which a task on a thread counts as spinning.
+const POLLS: u32 = 100_000;
+
+/// Polls on this thread, which sleeps in between: not for ever, so that no thread is left behind.
+fn park_on<T>(mut future: BoxFuture<'static, T>, limit: Duration) -> Result<T, Stuck> {
+    struct Unpark(std::thread::Thread, AtomicBool);
     impl Wake for Unpark {
         fn wake(self: Arc<Self>) {
+            self.1.store(true, Ordering::SeqCst);
             self.0.unpark();
         }
     }
-    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
-    loop {
+    let woken = Arc::new(Unpark(std::thread::current(), AtomicBool::new(false)));
+    let waker = Waker::from(Arc::clone(&woken));
+    let watch = Stopwatch::start();
+    for _ in 0..POLLS {
         if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
-            return output;
+            return Ok(output);
         }
-        std::thread::park();
+        // Whoever waits for somebody else's lock goes on when that one has run.
+        std::thread::yield_now();
+        while !woken.1.swap(false, Ordering::SeqCst) {
+            if watch.elapsed() > limit {
+                return Err(Stuck::Hung);
+            }
+            std::thread::park_timeout(Duration::from_millis(100));
+        }
     }
+    Err(Stuck::Spun)
 }
