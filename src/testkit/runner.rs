@@ -55,7 +55,7 @@ impl Settings {
     pub(crate) fn new(name: impl Into<String>) -> Self {
         Self {
             name: name.into(),
-            cases: number("LARDER_CASES", CASES),
+            cases: number("LARDER_CASES", CASES).max(1),
             seed: number("LARDER_SEED", 0),
             replay: std::env::var("LARDER_REPLAY").ok(),
             patience: Duration::from_secs(10),
@@ -90,7 +90,8 @@ impl Settings {
     /// Sets the number of cases, unless the environment did.
     pub(crate) fn cases(&mut self, cases: u32) {
         if std::env::var_os("LARDER_CASES").is_none() {
-            self.cases = cases;
+            // None at all would keep every law.
+            self.cases = cases.max(1);
         }
     }
 
