@@ -21,6 +21,7 @@ pub(super) struct Shelf {
     clock: Arc<dyn Clock>,
     pub(super) held: Arc<Mutex<Held>>,
     /// Tells how many of these stores are left.
+    #[cfg(test)]
     pub(super) token: Option<Arc<()>>,
 }
 
@@ -44,6 +45,7 @@ impl Shelf {
             largest: usize::MAX,
             clock,
             held: Arc::default(),
+            #[cfg(test)]
             token: None,
         }
     }
