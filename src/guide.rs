@@ -37,11 +37,15 @@ guide!(
     "How to write an adapter, with a checklist of files.",
     "../docs/writing-an-adapter.md"
 );
+#[cfg(feature = "testkit")]
 guide!(
     testing_your_store,
     "How to test a store of yours by the laws, from an empty file to a green table.",
     "../docs/testing-your-store.md"
 );
+/// How to test a store of yours. The page needs the feature `testkit`, as its programs do.
+#[cfg(not(feature = "testkit"))]
+pub mod testing_your_store {}
 guide!(testing, "How larder is tested: the kit, its laws, the bugs that it must find.", "../docs/testing.md");
 guide!(contributing, "How to change larder: habits, tests, commits.", "../docs/contributing.md");
 guide!(
