@@ -54,6 +54,19 @@ fn builder() -> (CacheBuilder<Shelf>, Shelf, ManualClock) {
     (Cache::builder(shelf.clone()).clock(clock.clone()), shelf, clock)
 }
 
+/// E1, E2: what is shown without being cloned is the fresh value, and nothing else.
+#[tokio::test]
+async fn a_value_is_shown_while_it_is_fresh() {
+    let (builder, _, clock) = builder();
+    let cache = builder.ttl(SECOND).stale(SECOND).build().unwrap();
+    assert_eq!(cache.peek_with("k", |value| *value), None);
+    cache.set("k", 7).await.unwrap();
+    clock.advance(SECOND);
+    assert_eq!(cache.peek_with("k", |value| value + 1), Some(8));
+    clock.advance(Duration::from_nanos(1));
+    assert_eq!(cache.peek_with("k", |value| *value), None, "stale");
+}
+
 #[test]
 fn a_setting_that_makes_no_sense_is_refused_by_name() {
     type Setting = fn(CacheBuilder<Shelf>) -> CacheBuilder<Shelf>;
