@@ -404,7 +404,15 @@ impl<S> Check<S>
 where
     S: Evict<Key: Key<Owned: Debug>, Value: PartialEq + Debug> + 'static,
 {
-    /// Promises what [`Evict`] asks: one entry less a call, until there is none.
+    /// Promises what [`Evict`] asks: one entry less a call, until there is none. A store without the capability has
+    /// no such method:
+    ///
+    /// ```compile_fail
+    /// use larder::Single;
+    /// use larder::testkit::check;
+    ///
+    /// let check = check("single", |_| Single::<str, String>::new()).evicts_on_demand();
+    /// ```
     pub fn evicts_on_demand(mut self) -> Self {
         self.facts.evicts = true;
         self.hooks.evict = Some(Arc::new(|store: &S| store.evict()));

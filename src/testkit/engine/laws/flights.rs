@@ -32,11 +32,8 @@ pub(crate) fn e3(trace: &Trace) -> Verdict {
         for second in reads.iter().skip(index + 1).filter(|call| call.key == first.key) {
             let end = first.ended.as_ref().map_or(first.began.tick, |(at, _)| at.tick);
             let Some(key) = first.key else { continue };
-            // A flight may have been overtaken before it came to read.
-            let open = trace.requests.iter().filter(|ask| {
-                let flies = ask.end_tick() > first.began.tick || ask.reply() == Some(&Reply::Left);
-                ask.is_ask() && ask.key() == first.key && flies
-            });
+            // A flight may have been overtaken before it came to read; and one that refreshes outlives its caller.
+            let open = trace.requests.iter().filter(|ask| ask.is_ask() && ask.key() == first.key);
             let from = open.map(|ask| ask.began.tick).min().unwrap_or(0).min(first.began.tick);
             if !lone && second.began.tick < end && !written_between(trace, key, from, second.began.tick) {
                 return broken(

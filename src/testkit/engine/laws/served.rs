@@ -140,7 +140,9 @@ pub(crate) fn e8(trace: &Trace) -> Verdict {
         let runs = || trace.runs.iter().filter(|run| run.key == key && run_overlaps(run, request));
         // What the origin confirms stands in for nothing.
         let confirmed = runs().any(|run| run.end() == Some(End::Unchanged));
-        let Some(failed) = runs().next_back().filter(|_| !confirmed) else { continue };
+        // The first to end may be the one whose caller was given the value, however late it looks.
+        let first = runs().min_by_key(|run| run.end_tick());
+        let Some(failed) = first.filter(|_| !confirmed) else { continue };
         let older = |write: &Request| match trace.producers.get(&value) {
             Some(Producer::Run(run)) => trace.runs[*run].end_tick() < write.began.tick,
             Some(Producer::Set(set)) => trace.requests[*set].end_tick() < write.began.tick,
