@@ -178,6 +178,7 @@ where
     // What each key holds: the step that wrote it.
     let mut held: BTreeMap<usize, u32> = BTreeMap::new();
     let mut next = 0;
+    let mut total = 0;
     for round in 0..settings.cases {
         let acknowledged = killed(settings, &scratch.0, next, round)?;
         let mut last = Vec::new();
@@ -187,6 +188,7 @@ where
             last.push(done);
         }
         next += acknowledged;
+        total += acknowledged;
         // The step after the last acknowledged one was done or not, for each key of it.
         let unsure = act(settings.seed, next);
         *rounds += 1;
@@ -245,6 +247,17 @@ where
             return Err(Trouble::Broken(Box::new(failure(settings, round, (&last, unsure), 0, None, got))));
         }
         apply(&mut held, unsure);
+    }
+    if total == 0 {
+        let got = "no call acknowledged in any process: the store fails, or the process could not be run";
+        return Err(Trouble::Broken(Box::new(failure(
+            settings,
+            0,
+            (&[], act(settings.seed, 0)),
+            0,
+            None,
+            got,
+        ))));
     }
     Ok(())
 }
