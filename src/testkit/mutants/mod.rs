@@ -48,6 +48,21 @@ pub struct Healthy {
     pub check: Box<dyn Fn(&Trial) -> Report + Send + Sync>,
 }
 
+/// A mutant in a line: its name, what is wrong, the law that must fall, the most steps.
+type Line = (&'static str, &'static str, &'static str, usize);
+
+/// The mutants of a family whose switches are their names.
+fn by_name(lines: &'static [Line], check: fn(&'static str, &Trial) -> Report) -> Vec<Mutant> {
+    let mutant = |&(name, wrong, law, steps): &Line| Mutant {
+        name,
+        wrong,
+        law,
+        steps,
+        check: Box::new(move |trial| check(name, trial)),
+    };
+    lines.iter().map(mutant).collect()
+}
+
 /// Every mutant of every family.
 pub fn all() -> Vec<Mutant> {
     [shelf::mutants(), vault::mutants(), adapters::mutants(), chain::mutants(), engine::mutants()]

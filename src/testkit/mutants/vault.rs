@@ -11,7 +11,7 @@ use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::store::{ClearPrefix, SetOutcome, Store};
 use crate::sync::Mutex;
 use crate::testkit::executor::yield_now;
-use crate::testkit::mutants::{Healthy, Mutant, Trial};
+use crate::testkit::mutants::{Healthy, Line, Mutant, Trial, by_name};
 use crate::testkit::{Check, Site, check};
 use crate::time::{Clock, Timestamp};
 use crate::wire;
@@ -398,9 +398,6 @@ impl ClearPrefix for Vault {
     }
 }
 
-/// The name, what is wrong, the law that must fall, the most steps.
-type Line = (&'static str, &'static str, &'static str, usize);
-
 #[rustfmt::skip]
 const LINES: &[Line] = &[
     ("tags_are_not_encoded", "tags are not among the bytes", "s1_every_field_comes_back", 2),
@@ -470,14 +467,7 @@ fn vault(bug: &'static str, trial: &Trial) -> Check<impl Store<Key = str, Value 
 }
 
 pub(super) fn mutants() -> Vec<Mutant> {
-    let mutant = |&(name, wrong, law, steps): &Line| Mutant {
-        name,
-        wrong,
-        law,
-        steps,
-        check: Box::new(move |trial| vault(name, trial).run()),
-    };
-    LINES.iter().map(mutant).collect()
+    by_name(LINES, |name, trial| vault(name, trial).run())
 }
 
 pub(super) fn healthy() -> Vec<Healthy> {

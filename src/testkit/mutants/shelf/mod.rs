@@ -5,12 +5,9 @@ mod store;
 use std::sync::Arc;
 
 use crate::sync::Mutex;
-use crate::testkit::mutants::{Healthy, Mutant, Trial};
+use crate::testkit::mutants::{Healthy, Line, Mutant, Trial, by_name};
 use crate::testkit::{Check, Order, Site, check};
 use store::{Held, Shelf};
-
-/// The name, what is wrong, the law that must fall, the most steps.
-type Line = (&'static str, &'static str, &'static str, usize);
 
 #[rustfmt::skip]
 const LINES: &[Line] = &[
@@ -174,14 +171,7 @@ pub(super) fn counted(bug: &'static str, token: &Arc<()>) -> crate::testkit::Rep
 }
 
 pub(super) fn mutants() -> Vec<Mutant> {
-    let mutant = |&(name, wrong, law, steps): &Line| Mutant {
-        name,
-        wrong,
-        law,
-        steps,
-        check: Box::new(move |trial| shelf(name, trial).run()),
-    };
-    LINES.iter().map(mutant).collect()
+    by_name(LINES, |name, trial| shelf(name, trial).run())
 }
 
 pub(super) fn healthy() -> Vec<Healthy> {
