@@ -88,7 +88,8 @@ fn there_are_at_least_120_mutants_and_each_has_a_name_of_its_own() {
     assert_eq!(names.len(), count);
 }
 
-/// No seed accuses what is healthy. `LARDER_HEALTHY_SEEDS` and `LARDER_HEALTHY_CASES` try it harder.
+/// No seed accuses what is healthy. `LARDER_HEALTHY_SEEDS` and `LARDER_HEALTHY_CASES` try it harder, and
+/// `LARDER_HEALTHY_FAMILY` tries only those with this in their name.
 #[test]
 fn nothing_healthy_is_accused() {
     let number = |name, default: u64| {
@@ -96,7 +97,8 @@ fn nothing_healthy_is_accused() {
     };
     let (seeds, cases) = (number("LARDER_HEALTHY_SEEDS", 1), number("LARDER_HEALTHY_CASES", 100));
     let cases = u32::try_from(cases).unwrap();
-    for healthy in healthy() {
+    let family = std::env::var("LARDER_HEALTHY_FAMILY").unwrap_or_default();
+    for healthy in healthy().into_iter().filter(|healthy| healthy.name.contains(&family)) {
         for seed in 0..seeds {
             let report = (healthy.check)(&Trial { cases: Some(cases), seed, only: None });
             assert!(report.is_kept(), "{}, seed {seed}:\n{report}", healthy.name);
