@@ -28,6 +28,12 @@ use crate::time::{AnyClock, Clock};
 pub struct CacheBuilder<S: Store, L = NoLoader> {
     store: S,
     loader: L,
+    settings: Settings<S>,
+}
+
+/// Whatever is not told is left to [`build`](CacheBuilder::build), which says what contradicts what.
+#[derive(Debug)]
+struct Settings<S: Store> {
     ttl: Option<Duration>,
     no_expiration: bool,
     bypass: bool,
@@ -45,19 +51,9 @@ pub struct CacheBuilder<S: Store, L = NoLoader> {
     runtime: AnyRuntime,
 }
 
-struct AnyRuntime(Arc<dyn Runtime>);
-
-impl std::fmt::Debug for AnyRuntime {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Runtime")
-    }
-}
-
-impl<S: Store> CacheBuilder<S> {
-    pub(crate) fn new(store: S) -> Self {
+impl<S: Store> Default for Settings<S> {
+    fn default() -> Self {
         Self {
-            store,
-            loader: NoLoader,
             ttl: None,
             no_expiration: false,
             bypass: false,
@@ -74,6 +70,20 @@ impl<S: Store> CacheBuilder<S> {
             listener: Listener::default(),
             runtime: AnyRuntime(Arc::new(TokioRuntime::current())),
         }
+    }
+}
+
+struct AnyRuntime(Arc<dyn Runtime>);
+
+impl std::fmt::Debug for AnyRuntime {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Runtime")
+    }
+}
+
+impl<S: Store> CacheBuilder<S> {
+    pub(crate) fn new(store: S) -> Self {
+        Self { store, loader: NoLoader, settings: Settings::default() }
     }
 
     /// Gives the cache its loader, so that [`Cache::fetch`] needs no closure.
@@ -98,150 +108,138 @@ impl<S: Store> CacheBuilder<S> {
         E: Into<Box<dyn std::error::Error + Send + Sync>> + 'static,
     {
         let loader = Loader::new(move |key, held| answer(load(key, held)));
-        CacheBuilder {
-            loader,
-            store: self.store,
-            ttl: self.ttl,
-            no_expiration: self.no_expiration,
-            bypass: self.bypass,
-            stale: self.stale,
-            keep: self.keep,
-            jitter: self.jitter,
-            seed: self.seed,
-            clock_skew: self.clock_skew,
-            strict: self.strict,
-            load_timeout: self.load_timeout,
-            refresh_timeout: self.refresh_timeout,
-            max_refreshes: self.max_refreshes,
-            clock: self.clock,
-            listener: self.listener,
-            runtime: self.runtime,
-        }
+        CacheBuilder { loader, store: self.store, settings: self.settings }
     }
 }
 
 impl<S: Store, L> CacheBuilder<S, L> {
     /// Values are fresh for this long after their computation ended. Not zero.
     pub fn ttl(mut self, ttl: Duration) -> Self {
-        self.ttl = Some(ttl);
+        self.settings.ttl = Some(ttl);
         self
     }
 
     /// Values are fresh for ever, until they are evicted, removed or replaced.
     pub fn no_expiration(mut self) -> Self {
-        self.no_expiration = true;
+        self.settings.no_expiration = true;
         self
     }
 
     /// Computes on every call and touches no store (E10): the cache switched off, whatever else is set.
     pub fn bypass(mut self) -> Self {
-        self.bypass = true;
+        self.settings.bypass = true;
         self
     }
 
     /// For this long after the end of freshness a value is served at once while one refresh runs
     /// (`stale-while-revalidate` of RFC 5861). Needs a ttl.
     pub fn stale(mut self, window: Duration) -> Self {
-        self.stale = Some(window);
+        self.settings.stale = Some(window);
         self
     }
 
     /// For this long after the end of freshness a value is served if a computation failed
     /// (`stale-if-error` of RFC 5861, law E8). Stores keep entries for as long.
     pub fn keep_stale_on_error(mut self, age: Duration) -> Self {
-        self.keep = Keep::For(age);
+        self.settings.keep = Keep::For(age);
         self
     }
 
     /// The same without end: the last entry held is served if a computation failed, however old it is.
     /// Stores then drop entries only to make room.
     pub fn keep_stale_on_error_forever(mut self) -> Self {
-        self.keep = Keep::Forever;
+        self.settings.keep = Keep::Forever;
         self
     }
 
     /// Shortens each ttl by a chance part of this fraction of it, 0 to 1, so that values computed
     /// together do not expire together. Needs a ttl.
     pub fn jitter(mut self, fraction: f64) -> Self {
-        self.jitter = Some(fraction);
+        self.settings.jitter = Some(fraction);
         self
     }
 
     /// Makes jitter repeatable: the same seed, key and instant give the same deadline. Chosen anew for each
     /// cache unless told.
     pub fn jitter_seed(mut self, seed: u64) -> Self {
-        self.seed = Some(seed);
+        self.settings.seed = Some(seed);
         self
     }
 
     /// By how much another host's clock may run ahead (5 s unless told): an entry from beyond it is not
     /// taken for fresh (E12).
     pub fn clock_skew(mut self, most: Duration) -> Self {
-        self.clock_skew = most;
+        self.settings.clock_skew = most;
         self
     }
 
     /// Fails a computation whose entry could not be read or written (E11 says what happens otherwise).
     pub fn strict(mut self) -> Self {
-        self.strict = true;
+        self.settings.strict = true;
         self
     }
 
     /// How long a computation that somebody waits for may take (30 s unless told), and as long again each
     /// for the read before and the write after it. Not zero.
     pub fn load_timeout(mut self, limit: Duration) -> Self {
-        self.load_timeout = limit;
+        self.settings.load_timeout = limit;
         self
     }
 
     /// How long a refresh may take (30 s unless told). Not zero.
     pub fn refresh_timeout(mut self, limit: Duration) -> Self {
-        self.refresh_timeout = limit;
+        self.settings.refresh_timeout = limit;
         self
     }
 
     /// How many refreshes may run at once (64 unless told). Not zero. One that may not begin is skipped:
     /// the stale value is served, and the next call tries again.
     pub fn max_refreshes(mut self, most: usize) -> Self {
-        self.max_refreshes = most;
+        self.settings.max_refreshes = most;
         self
     }
 
     /// The clock by which the cache judges; the system's unless told.
     pub fn clock(mut self, clock: impl Clock) -> Self {
-        self.clock = AnyClock::of(clock);
+        self.settings.clock = AnyClock::of(clock);
         self
     }
 
     /// Tells `listen` what happens, where it happens: it should be short, and must not call the cache. If
     /// it panics, the call that it listened to does.
     pub fn events(mut self, listen: impl Fn(&Event<'_, S::Key>) + Send + Sync + 'static) -> Self {
-        self.listener = Listener::new(listen);
+        self.settings.listener = Listener::new(listen);
         self
     }
 
     /// Where detached work runs: tokio's current runtime unless told.
     pub fn runtime(mut self, runtime: impl Runtime) -> Self {
-        self.runtime = AnyRuntime(Arc::new(runtime));
+        self.settings.runtime = AnyRuntime(Arc::new(runtime));
         self
     }
 
     /// The cache, or an error of kind [`InvalidInput`](crate::ErrorKind) that names the setting at fault.
     pub fn build(self) -> Result<Cache<S, L>> {
-        let policy = self.policy()?;
-        let (background, alive) = Background::new(self.runtime.0);
+        let settings = self.settings;
+        let policy = settings.policy()?;
+        let (background, alive) = Background::new(settings.runtime.0);
         let core = Core {
             store: self.store,
             policy,
-            clock: self.clock,
-            listener: self.listener,
+            clock: settings.clock,
+            listener: settings.listener,
             flights: Flights::new(),
             background,
-            chance: FixedState::with_seed(self.seed.unwrap_or_else(|| RandomState::default().hash_one(0))),
+            chance: FixedState::with_seed(
+                settings.seed.unwrap_or_else(|| RandomState::default().hash_one(0)),
+            ),
         };
         Ok(Cache { core: Arc::new(core), alive: Arc::new(alive), loader: self.loader })
     }
+}
 
+impl<S: Store> Settings<S> {
+    /// The settings in the engine's words, or what is wrong with them.
     fn policy(&self) -> Result<Policy> {
         let invalid = |message: &'static str| Err(Error::invalid("cache", message));
         let ttl = match (self.ttl, self.no_expiration) {
