@@ -123,6 +123,11 @@ impl<S: Store + 'static> Core<S> {
                 return Err(Error::new(ErrorKind::Cycle, "cache", Operation::Compute)
                     .with_message("the computation of a key asked for that key again"));
             }
+            // A flight that is still reading does not know what a fast tier holds by now (E2).
+            if let Some(entry) = self.stale(key) {
+                self.listener.tell(key, EventKind::StaleHit(entry.lifetime()));
+                return Ok(entry.into_value());
+            }
             self.listener.tell(key, EventKind::Joined);
             match self.wait(&flight).await {
                 Landing::Found(entry) | Landing::Value(entry) => return Ok(entry.into_value()),

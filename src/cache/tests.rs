@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::sync::Mutex;
+use crate::testkit::{Fault, Faulty};
 use crate::{
     Cache, CacheBuilder, Clock, Computed, Description, Entry, Error, ErrorKind, Lifetime, ManualClock,
-    Result, SetOutcome, Store, StoreExt, Timestamp,
+    Operation, Result, SetOutcome, Store, StoreExt, Timestamp,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -65,6 +66,33 @@ async fn a_value_is_shown_while_it_is_fresh() {
     assert_eq!(cache.peek_with("k", |value| value + 1), Some(8));
     clock.advance(Duration::from_nanos(1));
     assert_eq!(cache.peek_with("k", |value| *value), None, "stale");
+}
+
+/// E2: a stale entry that came into the fast tier while the key's flight reads a slow one is served at once.
+#[tokio::test(start_paused = true)]
+async fn e2_who_finds_a_stale_entry_waits_for_no_flight_that_still_reads() {
+    let (_, upper, clock) = builder();
+    let lower = Faulty::new(Shelf::default());
+    lower.faults().always(Operation::Get, Fault::HangBefore);
+    let cache = Cache::builder(upper.clone().chain(lower))
+        .clock(clock.clone())
+        .ttl(SECOND)
+        .stale(5 * SECOND)
+        .build()
+        .unwrap();
+    let first = tokio::spawn({
+        let cache = cache.clone();
+        async move { cache.get_or_compute("k", || async { 2 }).await }
+    });
+    tokio::task::yield_now().await;
+    let began = clock.now();
+    let entry = Entry::new(1, Lifetime::new(began, began, began.saturating_add(5 * SECOND), began));
+    upper.set("k", entry).await.unwrap();
+    clock.advance(SECOND);
+    let before = tokio::time::Instant::now();
+    assert_eq!(cache.get_or_compute("k", || async { 3 }).await.unwrap(), 1);
+    assert_eq!(before.elapsed(), Duration::ZERO);
+    first.abort();
 }
 
 #[test]

@@ -49,17 +49,9 @@ pub(crate) fn e2(trace: &Trace) -> Verdict {
     }
     let jumped = has(trace, |act| matches!(act, Act::Jump(..)));
     let slow = has(trace, |act| matches!(act, Act::SlowReads(_)));
-    // A flight that is still reading knows of no stale entry yet.
-    let beside = |request: &Request| {
-        let earlier = |ask: &Request| {
-            let flies = ask.end_tick() > request.began.tick || ask.reply() == Some(&Reply::Left);
-            ask.is_ask() && ask.key() == request.key() && ask.began < request.began && flies
-        };
-        slow && trace.requests.iter().any(earlier)
-    };
     for request in trace.requests.iter().filter(|request| request.is_ask()) {
         let Some(key) = request.key() else { continue };
-        if jumped || beside(request) || written_between(trace, key, request.began.tick, request.end_tick()) {
+        if jumped || written_between(trace, key, request.began.tick, request.end_tick()) {
             continue;
         }
         let look = trace.peeks.iter().find(|peek| peek.at.tick > request.began.tick && peek.key == key);

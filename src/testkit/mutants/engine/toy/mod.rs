@@ -423,6 +423,12 @@ impl Base {
             if leads {
                 return self.lead(key, flight, compute).await;
             }
+            let stale =
+                self.peek(key, Freshness::Stale).filter(|(_, freshness)| *freshness == Freshness::Stale);
+            if let Some((entry, _)) = stale.filter(|_| !self.has(Bug::WaitsForRefresh)) {
+                self.tell(key, EventKind::StaleHit(entry.lifetime()));
+                return Ok(entry.into_value());
+            }
             self.tell(key, EventKind::Joined);
             let servable = |entry: &Entry<u64>| self.judge(entry, self.core.clock.now()) <= Freshness::Stale;
             match flight.wait(servable).await {
