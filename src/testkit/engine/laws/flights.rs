@@ -117,7 +117,14 @@ pub(crate) fn e5(trace: &Trace) -> Verdict {
                 "a load without a deadline",
             );
         }
-        let fenced = written_between(trace, run.key, trace.requests[run.by].began.tick, u64::MAX);
+        let from = trace.requests[run.by].began.tick;
+        // Born beside the result of an overtaken flight that is still on its way to the store.
+        let beside = trace.calls.iter().any(|call| {
+            let under_way =
+                call.began.tick < run.began.tick && call.ended.is_none_or(|(at, _)| at.tick > from);
+            call.operation == Operation::Set && call.key == Some(run.key) && under_way
+        });
+        let fenced = beside || written_between(trace, run.key, from, u64::MAX);
         if end == End::Answered && !fenced && trace.closing().is_none() {
             let stored = trace.calls.iter().any(|call| {
                 call.operation == Operation::Set
