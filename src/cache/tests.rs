@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use crate::sync::Mutex;
@@ -80,17 +81,14 @@ async fn e2_who_finds_a_stale_entry_waits_for_no_flight_that_still_reads() {
         .stale(5 * SECOND)
         .build()
         .unwrap();
-    let first = tokio::spawn({
-        let cache = cache.clone();
-        async move { cache.get_or_compute("k", || async { 2 }).await }
-    });
-    tokio::task::yield_now().await;
+    let mut first = std::pin::pin!(cache.get_or_compute("k", || async { 2 }));
+    let reads = std::future::poll_fn(|context| Poll::Ready(first.as_mut().poll(context))).await;
+    assert!(reads.is_pending());
     let began = clock.now();
     let entry = Entry::new(1, Lifetime::new(began, began, began.saturating_add(5 * SECOND), began));
     upper.set("k", entry).await.unwrap();
     clock.advance(SECOND);
     assert_eq!(cache.get_or_compute("k", || async { 3 }).await.unwrap(), 1);
-    first.abort();
 }
 
 #[test]

@@ -155,7 +155,10 @@ pub(crate) fn e8(trace: &Trace) -> Verdict {
     for run in trace.runs.iter().filter(|run| run.end() == Some(End::Failed) && !run.refresh) {
         let (Some((at, _)), Given::Held(held)) = (run.ended, run.given) else { continue };
         let request = &trace.requests[run.by];
-        let serves = trace.lives(held).iter().any(|life| serves_on_error(&trace.policy, *life, at.now));
+        // Whichever of its lives it was held with: "unchanged" gives it another.
+        let lives = trace.lives(held);
+        let serves =
+            !lives.is_empty() && lives.iter().all(|life| serves_on_error(&trace.policy, *life, at.now));
         if written_between(trace, run.key, request.began.tick, at.tick) || !serves {
             continue;
         }
