@@ -191,6 +191,10 @@ impl<A: Store> Store for Timeless<A> {
         self.inner.set(key, entry).await
     }
 
+    async fn renew(&self, key: &A::Key, entry: Entry<A::Value>) -> Result<SetOutcome> {
+        self.inner.renew(key, entry).await
+    }
+
     async fn remove(&self, key: &A::Key) -> Result<()> {
         self.inner.remove(key).await
     }
