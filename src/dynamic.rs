@@ -16,6 +16,7 @@ use crate::time::Timestamp;
 trait DynStore<K: Key + ?Sized, V: Value>: Send + Sync {
     async fn get(&self, key: &K) -> Result<Option<Entry<V>>>;
     async fn set(&self, key: &K, entry: Entry<V>) -> Result<SetOutcome>;
+    async fn renew(&self, key: &K, entry: Entry<V>) -> Result<SetOutcome>;
     async fn remove(&self, key: &K) -> Result<()>;
     async fn clear(&self) -> Result<()>;
     async fn get_at(&self, key: &K, now: Timestamp) -> Result<Option<Entry<V>>>;
@@ -37,6 +38,10 @@ impl<S: Store> DynStore<S::Key, S::Value> for S {
 
     async fn set(&self, key: &S::Key, entry: Entry<S::Value>) -> Result<SetOutcome> {
         Store::set(self, key, entry).await
+    }
+
+    async fn renew(&self, key: &S::Key, entry: Entry<S::Value>) -> Result<SetOutcome> {
+        Store::renew(self, key, entry).await
     }
 
     async fn remove(&self, key: &S::Key) -> Result<()> {
@@ -106,6 +111,10 @@ impl<K: Key + ?Sized, V: Value> Store for BoxStore<K, V> {
 
     async fn set(&self, key: &K, entry: Entry<V>) -> Result<SetOutcome> {
         self.0.set(key, entry).await
+    }
+
+    async fn renew(&self, key: &K, entry: Entry<V>) -> Result<SetOutcome> {
+        self.0.renew(key, entry).await
     }
 
     async fn remove(&self, key: &K) -> Result<()> {

@@ -87,8 +87,10 @@ pub trait StoreExt: Store {
     ///
     /// Costs: a hit in the upper tier one atomic load. A read of the lower tier takes an entry in a
     /// table of the keys at work there; writers of one key take turns, readers never wait for them (C8).
-    /// A write is three calls: one below, two above. `get_many` is one call a tier and a backfill for each
-    /// entry that came from below; `set_many` and `remove_many` go key by key.
+    /// A write is three calls: one below, two above. A batch costs as many calls as one key, however many keys
+    /// it has: `get_many` one a tier and one to write upwards what came from below, `set_many` three,
+    /// `remove_many` two. A key that stands in it twice goes through the tiers twice. `renew` is one call a tier;
+    /// while it runs, hits in this chain also look into the table of keys at work.
     ///
     /// # Order
     ///

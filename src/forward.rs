@@ -29,6 +29,14 @@ macro_rules! forward {
                 (**self).set(key, entry)
             }
 
+            fn renew(
+                &self,
+                key: &S::Key,
+                entry: Entry<S::Value>,
+            ) -> impl Future<Output = Result<SetOutcome>> + Send {
+                (**self).renew(key, entry)
+            }
+
             fn remove(&self, key: &S::Key) -> impl Future<Output = Result<()>> + Send {
                 (**self).remove(key)
             }

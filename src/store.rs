@@ -33,7 +33,7 @@ pub enum Refusal {
 ///
 /// # Contract
 ///
-/// Laws S1 to S12 of [`guide::semantics`](crate::guide::semantics), in short: what `get` returns is what
+/// Laws S1 to S13 of [`guide::semantics`](crate::guide::semantics), in short: what `get` returns is what
 /// `set` was given, bit for bit, or nothing; per key a store is a linearizable register that may forget
 /// at any moment but never goes back; different keys never meet; a store never judges freshness; a
 /// future that is dropped leaves a legal state and has no effect afterwards.
@@ -65,7 +65,7 @@ pub enum Refusal {
 ///
 /// Write the four required methods; that is a whole store. Override a provided method where your store
 /// can do better than its default: `peek_with` if it can answer without waiting, the bulk calls if it has
-/// any, `len` and `weight` if it knows them. Here is all of one:
+/// any, `renew` if it can move an entry's deadlines and leave its value, `len` and `weight` if it knows them. Here is all of one:
 ///
 /// ```
 /// use std::collections::HashMap;
@@ -142,6 +142,18 @@ pub trait Store: Send + Sync {
         key: &Self::Key,
         entry: Entry<Self::Value>,
     ) -> impl Future<Output = Result<SetOutcome>> + Send;
+
+    /// [`set`](Store::set), where the store may hold this very value already, under other deadlines: after
+    /// "not modified". It says nothing more than that. A store that can tell so writes the deadlines and no
+    /// value bytes; the others, and one that holds something else or nothing, do as `set`, which is the
+    /// default (law S13).
+    fn renew(
+        &self,
+        key: &Self::Key,
+        entry: Entry<Self::Value>,
+    ) -> impl Future<Output = Result<SetOutcome>> + Send {
+        self.set(key, entry)
+    }
 
     /// Removes the entry of `key`; succeeds when there is none.
     fn remove(&self, key: &Self::Key) -> impl Future<Output = Result<()>> + Send;

@@ -7,6 +7,7 @@
 //!
 //! [`guide::wire_format`]: crate::guide::wire_format
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -25,6 +26,14 @@ const CHECKSUM_AT: usize = 6;
 const INSTANTS_AT: usize = 10;
 /// Everything whose place does not depend on the entry.
 const FIXED: usize = 42;
+
+/// Where the byte forms of two entries differ whose key, labels and value are the same: the checksum and the
+/// four instants, 36 bytes within the first 42.
+///
+/// A store that knows that it holds the rest can renew an entry by one write of `head(..)[RENEWED]`, and then
+/// holds exactly what [`encode`] makes of the new one. A reader who sees half of that write finds that the
+/// checksum does not match.
+pub const RENEWED: Range<usize> = CHECKSUM_AT..FIXED;
 
 /// The byte form of `entry` under `key`.
 ///
@@ -381,6 +390,15 @@ mod tests {
             if !decoded.value().is_empty() {
                 prop_assert!(bytes.as_ptr_range().contains(&decoded.value().as_ptr()), "the value is no copy");
             }
+        }
+
+        /// S13: what a renewal has to write, and all of it.
+        #[test]
+        fn another_lifetime_changes_only_what_is_renewed(key in key(), entry in entry(), other in entry()) {
+            let renewed = entry.clone().with_lifetime(other.lifetime());
+            let (mut bytes, head) = (encode(&key, &entry).to_vec(), head(&key, &renewed));
+            bytes[RENEWED].copy_from_slice(&head[RENEWED]);
+            prop_assert_eq!(bytes, encode(&key, &renewed).to_vec());
         }
 
         #[test]

@@ -70,11 +70,14 @@ impl<S: Evict> ByteLimited<S> {
     async fn set_in_turn(&self, key: &S::Key, entry: Entry<S::Value>) -> Result<SetOutcome> {
         match self.make_room(key, &entry) {
             Ok(()) => self.inner.set(key, entry).await,
-            Err(refusal) => {
-                self.inner.remove(key).await?;
-                Ok(SetOutcome::Refused(refusal))
-            }
+            Err(refusal) => self.refuse(key, refusal).await,
         }
+    }
+
+    /// What is refused leaves nothing of its key (S3).
+    async fn refuse(&self, key: &S::Key, refusal: Refusal) -> Result<SetOutcome> {
+        self.inner.remove(key).await?;
+        Ok(SetOutcome::Refused(refusal))
     }
 
     /// Whether all of it fits into the room that there is, replacing nothing.
@@ -96,6 +99,15 @@ impl<S: Evict> Store for ByteLimited<S> {
     async fn set(&self, key: &S::Key, entry: Entry<S::Value>) -> Result<SetOutcome> {
         let _turn = self.writers.lock().await;
         self.set_in_turn(key, entry).await
+    }
+
+    /// As large as the entry is: it may replace another value.
+    async fn renew(&self, key: &S::Key, entry: Entry<S::Value>) -> Result<SetOutcome> {
+        let _turn = self.writers.lock().await;
+        match self.make_room(key, &entry) {
+            Ok(()) => self.inner.renew(key, entry).await,
+            Err(refusal) => self.refuse(key, refusal).await,
+        }
     }
 
     fn remove(&self, key: &S::Key) -> impl Future<Output = Result<()>> + Send {
@@ -355,10 +367,12 @@ mod tests {
     #[test]
     fn every_call_is_one_call_to_the_store_inside() {
         let store = ByteLimited::new(Shelf::<str, String>::new(), 1 << 20);
-        forwards(&store, |store| &store.inner, &["set", "set_many"]);
+        forwards(&store, |store| &store.inner, &["set", "renew", "set_many"]);
         store.inner.calls();
         now(store.set("a", of_length(1))).unwrap();
         assert_eq!(store.inner.calls(), ["weight", "set"]);
+        now(store.renew("a", of_length(1))).unwrap();
+        assert_eq!(store.inner.calls(), ["weight", "renew"]);
         now(store.set_many(&[("a", of_length(1)), ("b", of_length(1))]));
         assert_eq!(store.inner.calls(), ["weight", "set_many"]);
         assert_eq!(store.describe().to_string().lines().next(), Some("byte_limited (max_bytes 1 MiB)"));

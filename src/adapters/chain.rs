@@ -1,18 +1,19 @@
 //! Two tiers as one store, the faster one first.
 
+mod bulk;
 mod fence;
 mod marks;
+mod renewal;
 
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::adapters::next_answer;
 use crate::describe::{Description, grouped};
 use crate::entry::{Entry, Freshness};
-use crate::error::{Error, Operation, Result};
+use crate::error::{Error, Result};
 use crate::store::{ClearPrefix, SetOutcome, Store};
 use crate::time::{AnyClock, Clock, Timestamp};
-use fence::{Fences, Gate, Pass};
+use fence::{Fences, Pass};
 use marks::Marks;
 
 /// An upper tier in front of a lower one. See [`chain`](crate::StoreExt::chain).
@@ -110,31 +111,26 @@ where
         }
     }
 
-    /// Chooses between what the tiers hold and copies the lower tier's answer upwards (C1, C2, C5).
-    async fn settle(
-        &self,
-        key: &A::Key,
+    /// Chooses between what the tiers hold (C1, C5), and says whether it goes into the upper one (C2).
+    fn choose(
         now: Timestamp,
         above: Result<Option<Entry<A::Value>>>,
         below: Result<Option<Entry<A::Value>>>,
-        pass: Pass<'_>,
-    ) -> Result<Option<Entry<A::Value>>> {
+    ) -> (Result<Option<Entry<A::Value>>>, bool) {
         let upper_answered = above.is_ok();
         let above = above.unwrap_or_default();
         let below = match below {
             Ok(below) => below,
-            Err(error) => return above.map_or(Err(error), |entry| Ok(Some(entry))),
+            Err(error) => return (above.map_or(Err(error), |entry| Ok(Some(entry))), false),
         };
-        let Some(below) = below else { return Ok(above) };
+        let Some(below) = below else { return (Ok(above), false) };
         if let Some(above) = above
             && above.lifetime().fresh_until() >= below.lifetime().fresh_until()
         {
-            return Ok(Some(above));
+            return (Ok(Some(above)), false);
         }
-        if upper_answered && below.freshness(now) != Freshness::Dead {
-            self.backfill(key, &below, pass).await;
-        }
-        Ok(Some(below))
+        let goes_up = upper_answered && below.freshness(now) != Freshness::Dead;
+        (Ok(Some(below)), goes_up)
     }
 
     /// Writes `entry` upwards unless a writer of this key is at work, or was since the pass was taken.
@@ -144,7 +140,7 @@ where
             return;
         };
         let above = self.upper.set(key, entry.clone()).await;
-        self.note(key, &self.absent_above, &self.counts.upper_failures, &above);
+        self.note_above(key, &above);
         if let Ok(SetOutcome::Stored) = above {
             add(&self.counts.backfills);
         }
@@ -154,6 +150,9 @@ where
     async fn read_above(&self, key: &A::Key, now: Timestamp) -> Result<Option<Entry<A::Value>>> {
         if self.absent_above.contains(key) {
             return self.repair(key, &self.upper, &self.absent_above, &self.counts.upper_failures).await;
+        }
+        if self.fences.hides(key) {
+            return Ok(None);
         }
         let entry = self.upper.get_at(key, now).await.inspect_err(|_| add(&self.counts.upper_failures))?;
         Ok(entry.filter(|entry| self.absent_above.admits(entry.created_at())))
@@ -169,26 +168,6 @@ where
         }
         let entry = self.lower.get_at(key, now).await.inspect_err(|_| add(&self.counts.lower_failures))?;
         Ok(entry.filter(|entry| self.absent_below.admits(entry.created_at())))
-    }
-
-    /// Reads below for passes that were taken: a mark that came before them must be seen here, one that
-    /// comes after them moves the fence.
-    async fn read_many_below(
-        &self,
-        keys: &[&A::Key],
-        now: Timestamp,
-    ) -> Vec<Result<Option<Entry<A::Value>>>> {
-        if self.absent_below.is_empty() {
-            let mut answers = self.lower.get_many(keys, now).await.into_iter();
-            let answer = |_| next_answer(&mut answers, "chain", Operation::Get);
-            let failed = |_: &Error| add(&self.counts.lower_failures);
-            return keys.iter().map(answer).map(|answer| answer.inspect_err(failed)).collect();
-        }
-        let mut answers = Vec::with_capacity(keys.len());
-        for key in keys {
-            answers.push(self.read_below(key, now).await);
-        }
-        answers
     }
 
     /// Retries the removal of a copy that counts as absent, unless a writer is at work (C6, C8).
@@ -207,6 +186,23 @@ where
             absent.unmark(key);
         }
         Ok(None)
+    }
+
+    fn note_above<T>(&self, key: &A::Key, outcome: &Result<T>) {
+        self.note(key, &self.absent_above, &self.counts.upper_failures, outcome);
+    }
+
+    fn note_below<T>(&self, key: &A::Key, outcome: &Result<T>) {
+        self.note(key, &self.absent_below, &self.counts.lower_failures, outcome);
+    }
+
+    /// What became of an entry that was given to both tiers: the deeper one's error, else what is true of
+    /// the stack.
+    fn written(below: Result<SetOutcome>, above: Result<SetOutcome>) -> Result<SetOutcome> {
+        match (below?, above) {
+            (SetOutcome::Refused(_), Ok(above)) => Ok(above),
+            (below, _) => Ok(below),
+        }
     }
 
     /// Notes the outcome of a write or removal of `key` in a tier.
@@ -263,36 +259,57 @@ where
         let gate = self.fences.gate(key);
         let pass = gate.pass();
         let below = self.read_below(key, now).await;
-        self.settle(key, now, above, below, pass).await
+        let (answer, goes_up) = Self::choose(now, above, below);
+        if goes_up && let Ok(Some(entry)) = &answer {
+            self.backfill(key, entry, pass).await;
+        }
+        answer
     }
 
     async fn set(&self, key: &A::Key, entry: Entry<A::Value>) -> Result<SetOutcome> {
         let gate = self.fences.gate(key);
         let _turn = gate.turn().await;
         let dropped = self.upper.remove(key).await;
-        self.note(key, &self.absent_above, &self.counts.upper_failures, &dropped);
+        self.note_above(key, &dropped);
 
         let below = self.lower.set(key, entry.clone()).await;
-        self.note(key, &self.absent_below, &self.counts.lower_failures, &below);
+        self.note_below(key, &below);
         if self.strict && below.is_err() {
             return below;
         }
 
         let above = self.upper.set(key, entry).await;
-        self.note(key, &self.absent_above, &self.counts.upper_failures, &above);
-        match (below?, above) {
-            (SetOutcome::Refused(_), Ok(above)) => Ok(above),
-            (below, _) => Ok(below),
+        self.note_above(key, &above);
+        Self::written(below, above)
+    }
+
+    /// Renews below, then above. See `chain/renewal.rs` for why nobody sees it flicker.
+    async fn renew(&self, key: &A::Key, entry: Entry<A::Value>) -> Result<SetOutcome> {
+        let gate = self.fences.gate(key);
+        let turn = gate.turn().await;
+        let hidden = self.hide_above(key, &turn);
+        let below = self.lower.renew(key, entry.clone()).await;
+        self.note_below(key, &below);
+        if self.strict && below.is_err() {
+            let dropped = self.upper.remove(key).await;
+            self.note_above(key, &dropped);
+            hidden.settled();
+            return below;
         }
+
+        let above = self.upper.renew(key, entry).await;
+        self.note_above(key, &above);
+        hidden.settled();
+        Self::written(below, above)
     }
 
     async fn remove(&self, key: &A::Key) -> Result<()> {
         let gate = self.fences.gate(key);
         let _turn = gate.turn().await;
         let above = self.upper.remove(key).await;
-        self.note(key, &self.absent_above, &self.counts.upper_failures, &above);
+        self.note_above(key, &above);
         let below = self.lower.remove(key).await;
-        self.note(key, &self.absent_below, &self.counts.lower_failures, &below);
+        self.note_below(key, &below);
         both(above, below)
     }
 
@@ -306,10 +323,10 @@ where
     }
 
     fn peek_with<R>(&self, key: &A::Key, read: impl FnOnce(&Entry<A::Value>) -> R) -> Option<R> {
-        if self.absent_above.is_empty() {
+        if self.absent_above.is_empty() && !self.fences.hides_any() {
             return self.upper.peek_with(key, read);
         }
-        if self.absent_above.contains(key) {
+        if self.absent_above.contains(key) || self.fences.hides(key) {
             return None;
         }
         let admitted =
@@ -317,51 +334,26 @@ where
         self.upper.peek_with(key, admitted).flatten()
     }
 
-    async fn get_many(&self, keys: &[&A::Key], now: Timestamp) -> Vec<Result<Option<Entry<A::Value>>>> {
-        if !(self.absent_above.is_empty() && self.absent_below.is_empty()) {
-            let mut answers = Vec::with_capacity(keys.len());
-            for key in keys {
-                answers.push(self.get_at(key, now).await);
-            }
-            return answers;
-        }
-        let mut above = self.upper.get_many(keys, now).await.into_iter();
-        let mut answers: Vec<_> =
-            keys.iter().map(|_| next_answer(&mut above, "chain", Operation::Get)).collect();
-        let is_fresh = |entry: &Entry<A::Value>| entry.freshness(now) == Freshness::Fresh;
-        let fresh = |answer: &Result<Option<_>>| matches!(answer, Ok(Some(entry)) if is_fresh(entry));
-        let open: Vec<usize> = (0..answers.len()).filter(|&index| !fresh(&answers[index])).collect();
-        if open.is_empty() {
-            return answers;
-        }
-        let gates: Vec<_> = open.iter().map(|&index| self.fences.gate(keys[index])).collect();
-        let passes: Vec<_> = gates.iter().map(Gate::pass).collect();
-        let asked: Vec<&A::Key> = open.iter().map(|&index| keys[index]).collect();
-        let below = self.read_many_below(&asked, now).await;
-        for ((index, below), pass) in open.into_iter().zip(below).zip(passes) {
-            if answers[index].is_err() {
-                add(&self.counts.upper_failures);
-            }
-            let above = std::mem::replace(&mut answers[index], Ok(None));
-            answers[index] = self.settle(keys[index], now, above, below, pass).await;
-        }
-        answers
+    /// One call a tier, and one to write upwards what came from below.
+    fn get_many(
+        &self,
+        keys: &[&A::Key],
+        now: Timestamp,
+    ) -> impl Future<Output = Vec<Result<Option<Entry<A::Value>>>>> + Send {
+        self.read_batch(keys, now)
     }
 
-    async fn set_many(&self, entries: &[(&A::Key, Entry<A::Value>)]) -> Vec<Result<SetOutcome>> {
-        let mut outcomes = Vec::with_capacity(entries.len());
-        for (key, entry) in entries {
-            outcomes.push(self.set(key, entry.clone()).await);
-        }
-        outcomes
+    /// One call a tier and step, also when some of the keys fail.
+    fn set_many(
+        &self,
+        entries: &[(&A::Key, Entry<A::Value>)],
+    ) -> impl Future<Output = Vec<Result<SetOutcome>>> + Send {
+        self.write_batch(entries)
     }
 
-    async fn remove_many(&self, keys: &[&A::Key]) -> Vec<Result<()>> {
-        let mut outcomes = Vec::with_capacity(keys.len());
-        for key in keys {
-            outcomes.push(self.remove(key).await);
-        }
-        outcomes
+    /// One call a tier, also when some of the keys fail.
+    fn remove_many(&self, keys: &[&A::Key]) -> impl Future<Output = Vec<Result<()>>> + Send {
+        self.remove_batch(keys)
     }
 
     /// `None`: which keys the tiers share is not known without asking for each.

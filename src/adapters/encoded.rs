@@ -118,6 +118,11 @@ where
         self.inner.set(&key, self.encode(entry)?).await
     }
 
+    async fn renew(&self, key: &K, entry: Entry<V>) -> Result<SetOutcome> {
+        let key = self.keys.encode(key)?;
+        self.inner.renew(&key, self.encode(entry)?).await
+    }
+
     async fn remove(&self, key: &K) -> Result<()> {
         self.inner.remove(&self.keys.encode(key)?).await
     }

@@ -54,6 +54,10 @@ impl<S: Store> Store for FreshForAtMost<S> {
         self.inner.set(key, capped(entry, self.cap()))
     }
 
+    fn renew(&self, key: &S::Key, entry: Entry<S::Value>) -> impl Future<Output = Result<SetOutcome>> + Send {
+        self.inner.renew(key, capped(entry, self.cap()))
+    }
+
     fn remove(&self, key: &S::Key) -> impl Future<Output = Result<()>> + Send {
         self.inner.remove(key)
     }

@@ -31,6 +31,8 @@ pub enum AccessKind {
     Peek,
     /// A write.
     Set,
+    /// A write of what the store may hold already, under other deadlines.
+    Renew,
     /// A removal.
     Remove,
     /// The removal of everything, or of everything under a prefix.
@@ -118,6 +120,12 @@ impl<S: Store, F: Fn(&Access<'_, S::Key>) + Send + Sync> Store for Inspect<S, F>
     async fn set(&self, key: &S::Key, entry: Entry<S::Value>) -> Result<SetOutcome> {
         let result = self.inner.set(key, entry).await;
         self.report(AccessKind::Set, Some(key), &result, written);
+        result
+    }
+
+    async fn renew(&self, key: &S::Key, entry: Entry<S::Value>) -> Result<SetOutcome> {
+        let result = self.inner.renew(key, entry).await;
+        self.report(AccessKind::Renew, Some(key), &result, written);
         result
     }
 
@@ -235,6 +243,7 @@ mod tests {
             Call::Get(key) | Call::GetAt(key, _) => ("Get", vec![Some(key)]),
             Call::Peek(key) => ("Peek", vec![Some(key)]),
             Call::Set(key, _) => ("Set", vec![Some(key)]),
+            Call::Renew(key, _) => ("Renew", vec![Some(key)]),
             Call::Remove(key) => ("Remove", vec![Some(key)]),
             Call::Clear => ("Clear", vec![None]),
             Call::GetMany(keys) => ("Get", keys.iter().map(Some).collect()),

@@ -52,6 +52,10 @@ impl<K: Key + ?Sized, V: Value> Store for Null<K, V> {
         Ok(SetOutcome::Refused(Refusal::KeepsNothing))
     }
 
+    async fn renew(&self, _: &K, _: Entry<V>) -> Result<SetOutcome> {
+        Ok(SetOutcome::Refused(Refusal::KeepsNothing))
+    }
+
     async fn remove(&self, _: &K) -> Result<()> {
         Ok(())
     }

@@ -38,6 +38,10 @@ impl<S: ClearPrefix> Store for Prefixed<S> {
         self.inner.set(&self.full(key), entry).await
     }
 
+    async fn renew(&self, key: &str, entry: Entry<S::Value>) -> Result<SetOutcome> {
+        self.inner.renew(&self.full(key), entry).await
+    }
+
     async fn remove(&self, key: &str) -> Result<()> {
         self.inner.remove(&self.full(key)).await
     }

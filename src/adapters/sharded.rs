@@ -173,6 +173,10 @@ impl<S: Store> Store for Sharded<S> {
         self.shard(key).set(key, entry)
     }
 
+    fn renew(&self, key: &S::Key, entry: Entry<S::Value>) -> impl Future<Output = Result<SetOutcome>> + Send {
+        self.shard(key).renew(key, entry)
+    }
+
     fn remove(&self, key: &S::Key) -> impl Future<Output = Result<()>> + Send {
         self.shard(key).remove(key)
     }

@@ -96,6 +96,15 @@ impl<K: Key + ?Sized, V: Value> Store for Shelf<K, V> {
         Ok(SetOutcome::Stored)
     }
 
+    async fn renew(&self, key: &K, entry: Entry<V>) -> Result<SetOutcome> {
+        self.note("renew")?;
+        if self.yields {
+            tokio::task::yield_now().await;
+        }
+        self.put(key, entry);
+        Ok(SetOutcome::Stored)
+    }
+
     async fn remove(&self, key: &K) -> Result<()> {
         self.note("remove")?;
         self.take(key);
@@ -230,6 +239,7 @@ fn call() -> impl Strategy<Value = Call> {
         1 => (key(), instant()).prop_map(|(key, at)| Call::GetAt(key, at)),
         2 => key().prop_map(Call::Peek),
         6 => (key(), entry()).prop_map(|(key, entry)| Call::Set(key, entry)),
+        2 => (key(), entry()).prop_map(|(key, entry)| Call::Renew(key, entry)),
         2 => key().prop_map(Call::Remove),
         1 => Just(Call::Clear),
         2 => keys().prop_map(Call::GetMany),
@@ -297,6 +307,7 @@ where
         ("get_at", Call::GetAt(key(), at)),
         ("peek_with", Call::Peek(key())),
         ("set", Call::Set(key(), entry.clone())),
+        ("renew", Call::Renew(key(), entry.clone())),
         ("remove", Call::Remove(key())),
         ("clear", Call::Clear),
         ("get_many", Call::GetMany(vec![key(), "b".into()])),

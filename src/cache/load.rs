@@ -235,10 +235,10 @@ async fn refresh<S: Store + 'static>(
     let began = core.clock.now();
     let limit = (core.policy.refresh_timeout, "refresh_timeout");
     match computed(ticket, Some(&stale), compute, within, began, limit).await {
-        Ok(entry) => {
+        Ok((entry, unchanged)) => {
             let took = core.clock.now().since(began);
             core.listener.tell(ticket.key(), EventKind::RefreshSucceeded(took));
-            match store(ticket, entry).await {
+            match store(ticket, entry, unchanged).await {
                 // A strict cache has told of it; whoever was to be served the stale entry still is (E2).
                 Landing::Failed(error) => ticket.servable().map_or(Landing::Failed(error), Landing::Value),
                 landing => landing,
@@ -263,10 +263,10 @@ async fn load<S: Store + 'static>(
     let began = core.clock.now();
     let limit = (core.policy.load_timeout, "load_timeout");
     match computed(ticket, held.as_ref(), compute, within, began, limit).await {
-        Ok(entry) => {
+        Ok((entry, unchanged)) => {
             let took = core.clock.now().since(began);
             core.listener.tell(ticket.key(), EventKind::LoadSucceeded(took));
-            store(ticket, entry).await
+            store(ticket, entry, unchanged).await
         }
         Err(error) => {
             core.listener.tell(ticket.key(), EventKind::LoadFailed(&error));
@@ -279,7 +279,8 @@ async fn load<S: Store + 'static>(
     }
 }
 
-/// Runs the computation and makes an entry of its answer.
+/// Runs the computation and makes an entry of its answer; tells also whether its value is the one that it
+/// was given.
 async fn computed<S: Store + 'static>(
     ticket: &Ticket<S>,
     held: Option<&Entry<S::Value>>,
@@ -287,7 +288,7 @@ async fn computed<S: Store + 'static>(
     within: Within,
     began: Timestamp,
     (limit, setting): (Duration, &'static str),
-) -> Result<Entry<S::Value>> {
+) -> Result<(Entry<S::Value>, bool)> {
     let core = &*ticket.core;
     let flight = Arc::clone(&ticket.flight);
     let link = Arc::new(Link { flight, outer: within.0 });
@@ -295,20 +296,30 @@ async fn computed<S: Store + 'static>(
     // The closure itself runs inside too: it may panic, or ask for its own key, before its first await.
     let work = WITHIN.scope(link, async move { compute(given).await });
     match core.background.bounded(limit, work).await {
-        Ok(answer) => core.entry(ticket.key(), answer?, held, began),
+        Ok(answer) => {
+            let answer = answer?;
+            let unchanged = answer.value.is_none();
+            core.entry(ticket.key(), answer, held, began).map(|entry| (entry, unchanged))
+        }
         Err(cut) => Err(cut_off(cut, Operation::Compute, limit, setting)),
     }
 }
 
-/// Stores a result that nothing has overtaken, and lands with it.
-async fn store<S: Store>(ticket: &Ticket<S>, entry: Entry<S::Value>) -> Landing<S::Value> {
+/// Stores a result that nothing has overtaken, and lands with it. One that is unchanged the tiers may hold
+/// already, under other deadlines (E22).
+async fn store<S: Store>(ticket: &Ticket<S>, entry: Entry<S::Value>, unchanged: bool) -> Landing<S::Value> {
     let core = &*ticket.core;
     if !ticket.flight.may_store() {
         core.listener.tell(ticket.key(), EventKind::Overtaken);
         return Landing::Value(entry);
     }
     let limit = core.policy.load_timeout;
-    let error = match core.background.bounded(limit, core.store.set(ticket.key(), entry.clone())).await {
+    let stored = if unchanged {
+        core.background.bounded(limit, core.store.renew(ticket.key(), entry.clone())).await
+    } else {
+        core.background.bounded(limit, core.store.set(ticket.key(), entry.clone())).await
+    };
+    let error = match stored {
         Ok(Ok(SetOutcome::Stored)) => return Landing::Value(entry),
         Ok(Ok(SetOutcome::Refused(why))) => {
             core.listener.tell(ticket.key(), EventKind::Refused(why));

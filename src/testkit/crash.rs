@@ -7,8 +7,9 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
-use crate::entry::Entry;
+use crate::entry::{Entry, Lifetime};
 use crate::store::{SetOutcome, Store};
 use crate::testkit::executor::split_mix;
 use crate::testkit::report::{Failure, LawReport, Outcome, Report};
@@ -33,7 +34,7 @@ const CHILD: &str = "LARDER_CRASH";
 const CALLS: &str = "write,pwrite64,writev,pwritev,rename,renameat,renameat2,unlink,unlinkat,link,linkat,ftruncate,\
                      fallocate,mkdir,mkdirat,rmdir,fsync,fdatasync";
 
-/// Tests by kill: a process writes, removes and clears; it is killed in the middle of it; the store is opened again,
+/// Tests by kill: a process writes, renews, removes and clears; it is killed in the middle of it; the store is opened again,
 /// and must hold what was acknowledged. So it goes on over the same directory, 20 kills unless `LARDER_CASES` says
 /// otherwise.
 ///
@@ -96,6 +97,8 @@ where
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Act {
     Set(usize, u32),
+    /// Another lifetime for what is held, or an entry where nothing is.
+    Renew(usize, u32),
     Remove(usize),
     Clear,
 }
@@ -107,16 +110,46 @@ fn act(seed: u64, step: u64) -> Act {
     match (chance >> 32) % 64 {
         0 => Act::Clear,
         1..=9 => Act::Remove(key),
+        10..=27 => Act::Renew(key, u32::try_from(step).unwrap_or(u32::MAX)),
         _ => Act::Set(key, u32::try_from(step).unwrap_or(u32::MAX)),
     }
 }
 
-fn entry<V: SampleValue>(step: u32) -> Entry<V> {
+/// What a key holds: the step that wrote its value, and the one that wrote its lifetime.
+type Held = (u32, u32);
+
+fn entry<V: SampleValue>((step, renewed): Held) -> Entry<V> {
     // Up to two blocks of a disk, where values have a length.
     let mut state = u64::from(step);
     let bytes = usize::try_from(split_mix(&mut state) % 9_000).unwrap_or(0);
     let value = V::sized(step, bytes).unwrap_or_else(|| V::sample(step));
-    Entry::new(value, Draft::lasting(0).lifetime()).with_tags(["tag"])
+    Entry::new(value, lifetime(renewed)).with_tags(["tag"])
+}
+
+fn lifetime(step: u32) -> Lifetime {
+    let life = Draft::lasting(0).lifetime();
+    let created_at = life.created_at().saturating_add(Duration::from_nanos(step.into()));
+    Lifetime::new(created_at, life.fresh_until(), life.stale_until(), life.keep_until())
+}
+
+/// Does it; whether it was acknowledged.
+async fn perform<S>(store: &S, keys: &[<S::Key as ToOwned>::Owned], act: Act) -> bool
+where
+    S: Store<Key: SampleKey, Value: SampleValue>,
+{
+    match act {
+        Act::Set(key, step) => {
+            matches!(store.set(keys[key].borrow(), entry((step, step))).await, Ok(SetOutcome::Stored))
+        }
+        Act::Renew(key, step) => {
+            let key = keys[key].borrow();
+            let Ok(held) = store.get(key).await else { return false };
+            let renewed = held.map_or_else(|| entry((step, step)), |held| held.with_lifetime(lifetime(step)));
+            matches!(store.renew(key, renewed).await, Ok(SetOutcome::Stored))
+        }
+        Act::Remove(key) => store.remove(keys[key].borrow()).await.is_ok(),
+        Act::Clear => store.clear().await.is_ok(),
+    }
 }
 
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
@@ -139,13 +172,7 @@ where
     runtime.block_on(async {
         let store = open(&dir);
         for step in first.. {
-            let done = match act(seed, step) {
-                Act::Set(key, value) => {
-                    matches!(store.set(keys[key].borrow(), entry(value)).await, Ok(SetOutcome::Stored))
-                }
-                Act::Remove(key) => store.remove(keys[key].borrow()).await.is_ok(),
-                Act::Clear => store.clear().await.is_ok(),
-            };
+            let done = perform(&store, &keys, act(seed, step)).await;
             let line =
                 if done { format!("\nlarder step {step}\n") } else { format!("\nlarder failed {step}\n") };
             // Whoever listens has gone: so does this.
@@ -175,8 +202,7 @@ where
     let scratch = Scratch::new(&settings.name)?;
     let runtime = runtime()?;
     let keys = S::Key::corpus();
-    // What each key holds: the step that wrote it.
-    let mut held: BTreeMap<usize, u32> = BTreeMap::new();
+    let mut held: BTreeMap<usize, Held> = BTreeMap::new();
     let mut next = 0;
     let mut total = 0;
     for round in 0..settings.cases {
@@ -204,8 +230,8 @@ where
                 apply(&mut changed, unsure);
                 changed.get(&key).copied()
             };
-            let is = |wanted: Option<u32>| match (&found, wanted) {
-                (Ok(Some(found)), Some(step)) => *found == entry(step),
+            let is = |wanted: Option<Held>| match (&found, wanted) {
+                (Ok(Some(found)), Some(held)) => *found == entry(held),
                 (Ok(None), None) => true,
                 _ => false,
             };
@@ -214,7 +240,7 @@ where
             }
             if is(after) {
                 match after {
-                    Some(step) => held.insert(key, step),
+                    Some(now) => held.insert(key, now),
                     None => held.remove(&key),
                 };
                 continue;
@@ -235,13 +261,7 @@ where
         }
         // It may have been done for some keys of it; now it is done for all.
         next += 1;
-        let done = runtime.block_on(async {
-            match unsure {
-                Act::Set(key, value) => store.set(keys[key].borrow(), entry(value)).await.is_ok(),
-                Act::Remove(key) => store.remove(keys[key].borrow()).await.is_ok(),
-                Act::Clear => store.clear().await.is_ok(),
-            }
-        });
+        let done = runtime.block_on(perform(&store, &keys, unsure));
         if !done {
             let got = "a call that fails after the process was killed";
             return Err(Trouble::Broken(Box::new(failure(settings, round, (&last, unsure), 0, None, got))));
@@ -262,9 +282,13 @@ where
     Ok(())
 }
 
-fn apply(held: &mut BTreeMap<usize, u32>, act: Act) {
+fn apply(held: &mut BTreeMap<usize, Held>, act: Act) {
     match act {
-        Act::Set(key, step) => drop(held.insert(key, step)),
+        Act::Set(key, step) => drop(held.insert(key, (step, step))),
+        Act::Renew(key, step) => {
+            let value = held.get(&key).map_or(step, |(value, _)| *value);
+            held.insert(key, (value, step));
+        }
         Act::Remove(key) => drop(held.remove(&key)),
         Act::Clear => held.clear(),
     }
@@ -326,7 +350,7 @@ fn failure(
     round: u32,
     (done, unsure): (&[Act], Act),
     key: usize,
-    expected: Option<u32>,
+    expected: Option<Held>,
     got: &str,
 ) -> Failure {
     let mut timeline = String::new();
@@ -343,7 +367,9 @@ fn failure(
         why: "a deploy, a crash or the kernel's choice in low memory loses or tears entries that were acknowledged",
         steps: done.len() + 1,
         timeline,
-        expected: expected.map_or("nothing".to_owned(), |step| format!("the entry of step {step}")),
+        expected: expected.map_or("nothing".to_owned(), |(value, life)| {
+            format!("the value of step {value}, with the lifetime of step {life}")
+        }),
         got: got.to_owned(),
         cause: "a write in place, an acknowledgement before the rename, an index that is written later"
             .to_owned(),

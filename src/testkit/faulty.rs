@@ -103,6 +103,28 @@ impl<S: Store> Faulty<S> {
     }
 }
 
+impl<S: Store> Faulty<S> {
+    /// A write or a renewal: both are an [`Operation::Set`].
+    async fn write(
+        &self,
+        key: &S::Key,
+        effect: impl Future<Output = Result<SetOutcome>> + Send,
+    ) -> Result<SetOutcome> {
+        let remove = || self.call(Operation::Set, self.inner.remove(key));
+        if self.faults.next_is(Operation::Set, Fault::Refuse) {
+            return remove().await.map(|()| SetOutcome::Refused(Refusal::TooLarge));
+        }
+        if self.faults.next_is(Operation::Set, Fault::Tear) {
+            remove().await?;
+            return Err(Error::new(ErrorKind::Unavailable, "faulty", Operation::Set));
+        }
+        if self.faults.next_is(Operation::Set, Fault::Lie) {
+            return self.call(Operation::Set, async { Ok(SetOutcome::Stored) }).await;
+        }
+        self.call(Operation::Set, effect).await
+    }
+}
+
 impl<S: Store> Store for Faulty<S> {
     type Key = S::Key;
     type Value = S::Value;
@@ -115,18 +137,11 @@ impl<S: Store> Store for Faulty<S> {
     }
 
     async fn set(&self, key: &S::Key, entry: Entry<S::Value>) -> Result<SetOutcome> {
-        let remove = || self.call(Operation::Set, self.inner.remove(key));
-        if self.faults.next_is(Operation::Set, Fault::Refuse) {
-            return remove().await.map(|()| SetOutcome::Refused(Refusal::TooLarge));
-        }
-        if self.faults.next_is(Operation::Set, Fault::Tear) {
-            remove().await?;
-            return Err(Error::new(ErrorKind::Unavailable, "faulty", Operation::Set));
-        }
-        if self.faults.next_is(Operation::Set, Fault::Lie) {
-            return self.call(Operation::Set, async { Ok(SetOutcome::Stored) }).await;
-        }
-        self.call(Operation::Set, self.inner.set(key, entry)).await
+        self.write(key, self.inner.set(key, entry)).await
+    }
+
+    async fn renew(&self, key: &S::Key, entry: Entry<S::Value>) -> Result<SetOutcome> {
+        self.write(key, self.inner.renew(key, entry)).await
     }
 
     async fn remove(&self, key: &S::Key) -> Result<()> {

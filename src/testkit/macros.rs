@@ -71,6 +71,7 @@ macro_rules! __conformance {
             k_values_are_dropped_with_the_store
             s11_bulk_calls_are_their_single_calls
             s11_overrides_are_their_defaults
+            s13_a_renewal_is_a_write
             d1_handles_change_nothing
             d2_any_adapter_fits
         }

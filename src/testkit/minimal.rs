@@ -57,6 +57,11 @@ impl<S: Store> Store for Reference<S> {
         <&S as Store>::set(&store, key, entry).await
     }
 
+    async fn renew(&self, key: &S::Key, entry: Entry<S::Value>) -> Result<SetOutcome> {
+        let store = &self.0;
+        <&S as Store>::renew(&store, key, entry).await
+    }
+
     async fn remove(&self, key: &S::Key) -> Result<()> {
         let store = &self.0;
         <&S as Store>::remove(&store, key).await

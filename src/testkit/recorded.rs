@@ -93,6 +93,13 @@ where
         result
     }
 
+    async fn renew(&self, key: &S::Key, entry: Entry<S::Value>) -> Result<SetOutcome> {
+        let event = self.begin(Some(key), Call::Set(entry.clone()));
+        let result = self.store.renew(key, entry).await;
+        event.end(written(&result));
+        result
+    }
+
     async fn remove(&self, key: &S::Key) -> Result<()> {
         let event = self.begin(Some(key), Call::Remove);
         let result = self.store.remove(key).await;

@@ -63,6 +63,7 @@ pub(crate) enum Ask {
     GetAt(u8),
     Peek(u8),
     Set(u8, Spec),
+    Renew(u8, Spec),
     Remove(u8),
     Clear,
     GetMany(Vec<u8>),
@@ -161,6 +162,7 @@ fn simpler_ask(ask: &Ask) -> Vec<Ask> {
             let keys = lower(*key).into_iter().map(|key| Ask::Set(key, *spec));
             keys.chain(simpler_spec(*spec).into_iter().map(|spec| Ask::Set(*key, spec))).collect()
         }
+        Ask::Renew(key, spec) => vec![Ask::Set(*key, *spec)],
         Ask::Remove(key) => lower(*key).into_iter().map(Ask::Remove).collect(),
         Ask::GetMany(keys) => {
             let single = keys.first().map(|key| Ask::GetAt(*key)).filter(|_| keys.len() == 1);
@@ -227,6 +229,7 @@ impl<S: Store<Key = str>> Player<'_, S> {
                 one(Answer { kind: Kind::Peek, text })
             }
             Ask::Set(key, spec) => one(written(block(store.set(name(*key), spec.entry(now, self.make))))),
+            Ask::Renew(key, spec) => one(written(block(store.renew(name(*key), spec.entry(now, self.make))))),
             Ask::Remove(key) => one(done(block(store.remove(name(*key))))),
             Ask::Clear => one(done(block(store.clear()))),
             Ask::GetMany(keys) => {
@@ -336,6 +339,7 @@ pub(crate) fn told(ask: &Ask) -> String {
         Ask::GetAt(key) => format!("get_at {:?}", name(*key)),
         Ask::Peek(key) => format!("peek {:?}", name(*key)),
         Ask::Set(key, spec) => format!("set {:?} {}", name(*key), spec_told(*spec)),
+        Ask::Renew(key, spec) => format!("renew {:?} {}", name(*key), spec_told(*spec)),
         Ask::Remove(key) => format!("remove {:?}", name(*key)),
         Ask::Clear => "clear".to_owned(),
         Ask::GetMany(keys) => format!("get_many {}", names(keys)),
@@ -437,7 +441,7 @@ impl Dice {
 
     /// A call; `Forget` only if asked for.
     pub(crate) fn ask(&mut self, forgets: bool) -> Ask {
-        match self.below(if forgets { 34 } else { 31 }) {
+        match self.below(if forgets { 36 } else { 33 }) {
             0..4 => Ask::Get(self.key()),
             4..8 => Ask::GetAt(self.key()),
             8..10 => Ask::Peek(self.key()),
@@ -450,6 +454,7 @@ impl Dice {
             26 => Ask::Count,
             27 => Ask::Flush,
             28..31 => Ask::Pass(1 + self.below(4)),
+            31..33 => Ask::Renew(self.key(), self.spec()),
             _ => Ask::Forget(2 * self.below(2), self.key()),
         }
     }

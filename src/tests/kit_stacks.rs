@@ -52,7 +52,8 @@ mod adapters {
 
     #[test]
     fn minimal() {
-        let calls = ["get_at", "peek_with", "get_many", "set_many", "remove_many", "len", "weight", "flush"];
+        let calls =
+            ["renew", "get_at", "peek_with", "get_many", "set_many", "remove_many", "len", "weight", "flush"];
         let check = check_adapter("minimal", Minimal).changes(&calls);
         let why = "it forwards the four required methods, and nothing else";
         check

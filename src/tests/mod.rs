@@ -8,6 +8,7 @@ mod cost;
 mod bench;
 mod rig;
 
+mod batches;
 mod chain_laws;
 mod chain_outages;
 mod conformance;

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::hash::{BuildHasher, Hash};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use foldhash::quality::RandomState;
 use tokio::sync::{MutexGuard, RwLockReadGuard, RwLockWriteGuard};
@@ -25,6 +25,8 @@ pub(crate) struct Fences {
     /// Shared by whoever writes one key, exclusive for whoever writes all of them.
     whole: tokio::sync::RwLock<()>,
     whole_epoch: AtomicU64,
+    /// How many lanes are hidden: all that a hit asks.
+    hidden: AtomicUsize,
 }
 
 /// A lane, and how many gates lead to it.
@@ -39,11 +41,71 @@ struct Way {
 struct Lane {
     turn: tokio::sync::Mutex<()>,
     epoch: AtomicU64,
+    /// Whether the upper copies of its keys count as absent, because whoever has the turn renews one.
+    hidden: AtomicBool,
 }
 
 impl Fences {
     pub(crate) fn gate<K: Hash + ?Sized>(&self, key: &K) -> Gate<'_> {
+        self.gate_of(self.hasher.hash_one(key))
+    }
+
+    /// The gates of many keys, those with equal hashes sharing one.
+    pub(crate) fn gates<'k, K: Hash + Eq + ?Sized + 'k>(
+        &self,
+        keys: impl Iterator<Item = &'k K>,
+    ) -> Batch<'_> {
+        let keys: Vec<&K> = keys.collect();
+        let mut order: Vec<(u64, usize)> =
+            keys.iter().enumerate().map(|(index, key)| (self.hasher.hash_one(*key), index)).collect();
+        order.sort_unstable();
+        let (mut gates, mut again) = (Vec::with_capacity(order.len()), Vec::new());
+        for lane in order.chunk_by(|one, other| one.0 == other.0) {
+            gates.push(self.gate_of(lane[0].0));
+            // One key, but for hashes that are equal by chance; so this is as long as the lane, not its square.
+            let mut known: Vec<(&K, usize)> = Vec::new();
+            for &(_, index) in lane.iter().filter(|_| lane.len() > 1) {
+                match known.iter_mut().find(|(key, _)| *key == keys[index]) {
+                    None => known.push((keys[index], 0)),
+                    Some((_, round)) => {
+                        *round += 1;
+                        again.push((index, *round));
+                    }
+                }
+            }
+        }
+        Batch { gates, rounds: rounds(keys.len(), &again) }
+    }
+
+    /// The turns of a writer of many keys. Every batch takes them in one order, so that no two wait for
+    /// each other; and it asks once for leave to write at all, as a second time it might wait behind a
+    /// writer of all keys who waits for it.
+    pub(crate) async fn turns<'a>(&'a self, gates: &'a [Gate<'_>]) -> Turns<'a> {
+        let whole = self.whole.read().await;
+        let mut lanes = Vec::with_capacity(gates.len());
+        for gate in gates {
+            lanes.push(LaneTurn::begin(&gate.lane, gate.lane.turn.lock().await));
+        }
+        Turns { _lanes: lanes, _whole: whole }
+    }
+
+    /// Whether any upper copy is hidden.
+    #[inline]
+    pub(crate) fn hides_any(&self) -> bool {
+        self.hidden.load(Ordering::SeqCst) > 0
+    }
+
+    /// Whether the upper copy of `key` is hidden.
+    pub(crate) fn hides<K: Hash + ?Sized>(&self, key: &K) -> bool {
+        if !self.hides_any() {
+            return false;
+        }
         let hash = self.hasher.hash_one(key);
+        let shard = self.shard(hash).lock();
+        shard.get(&hash).is_some_and(|way| way.lane.hidden.load(Ordering::SeqCst))
+    }
+
+    fn gate_of(&self, hash: u64) -> Gate<'_> {
         let mut shard = self.shard(hash).lock();
         let way = shard.entry(hash).or_default();
         way.gates += 1;
@@ -76,14 +138,18 @@ impl Gate<'_> {
     pub(crate) async fn turn(&self) -> Turn<'_> {
         let whole = self.fences.whole.read().await;
         let held = self.lane.turn.lock().await;
-        Turn::begin(&self.lane.epoch, whole, held)
+        self.begin(whole, held)
     }
 
     /// A writer's turn, if nobody has one.
     pub(crate) fn try_turn(&self) -> Option<Turn<'_>> {
         let whole = self.fences.whole.try_read().ok()?;
         let held = self.lane.turn.try_lock().ok()?;
-        Some(Turn::begin(&self.lane.epoch, whole, held))
+        Some(self.begin(whole, held))
+    }
+
+    fn begin<'a>(&'a self, whole: RwLockReadGuard<'a, ()>, held: MutexGuard<'a, ()>) -> Turn<'a> {
+        Turn { lane: LaneTurn::begin(&self.lane, held), hidden: &self.fences.hidden, _whole: whole }
     }
 
     /// A reader's pass, to be taken before it reads what it may later write upwards.
@@ -108,24 +174,84 @@ impl Drop for Gate<'_> {
     }
 }
 
+/// The ways to many keys.
+#[derive(Debug)]
+pub(crate) struct Batch<'a> {
+    /// One a lane, in the order in which their turns are taken.
+    pub(crate) gates: Vec<Gate<'a>>,
+    /// The places of the keys, if some occur several times: each key once a round, in order.
+    pub(crate) rounds: Option<Vec<Vec<usize>>>,
+}
+
+/// Everyone is in the first round, but for those who come `again` in a later one.
+fn rounds(count: usize, again: &[(usize, usize)]) -> Option<Vec<Vec<usize>>> {
+    let last = again.iter().map(|(_, round)| *round).max()?;
+    let mut round_of = vec![0; count];
+    for &(index, round) in again {
+        round_of[index] = round;
+    }
+    let mut rounds = vec![Vec::new(); last + 1];
+    for (index, round) in round_of.into_iter().enumerate() {
+        rounds[round].push(index);
+    }
+    Some(rounds)
+}
+
 /// While it lives, its holder alone writes the key. The fence moves when it begins and when it ends.
 #[derive(Debug)]
 pub(crate) struct Turn<'a> {
-    epoch: &'a AtomicU64,
+    lane: LaneTurn<'a>,
+    hidden: &'a AtomicUsize,
     _whole: RwLockReadGuard<'a, ()>,
-    _held: MutexGuard<'a, ()>,
 }
 
-impl<'a> Turn<'a> {
-    fn begin(epoch: &'a AtomicU64, whole: RwLockReadGuard<'a, ()>, held: MutexGuard<'a, ()>) -> Self {
-        epoch.fetch_add(1, Ordering::SeqCst);
-        Self { epoch, _whole: whole, _held: held }
+impl Turn<'_> {
+    /// While it lives, the upper copy of the key counts as absent.
+    pub(crate) fn hide(&self) -> Hidden<'_> {
+        // First the lane: whoever sees the count must find it.
+        self.lane.lane.hidden.store(true, Ordering::SeqCst);
+        self.hidden.fetch_add(1, Ordering::SeqCst);
+        Hidden { lane: self.lane.lane, hidden: self.hidden }
     }
 }
 
-impl Drop for Turn<'_> {
+/// The turns of many keys.
+#[derive(Debug)]
+pub(crate) struct Turns<'a> {
+    _lanes: Vec<LaneTurn<'a>>,
+    _whole: RwLockReadGuard<'a, ()>,
+}
+
+#[derive(Debug)]
+struct LaneTurn<'a> {
+    lane: &'a Lane,
+    _held: MutexGuard<'a, ()>,
+}
+
+impl<'a> LaneTurn<'a> {
+    fn begin(lane: &'a Lane, held: MutexGuard<'a, ()>) -> Self {
+        lane.epoch.fetch_add(1, Ordering::SeqCst);
+        Self { lane, _held: held }
+    }
+}
+
+impl Drop for LaneTurn<'_> {
     fn drop(&mut self) {
-        self.epoch.fetch_add(1, Ordering::SeqCst);
+        self.lane.epoch.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// See [`Turn::hide`].
+#[derive(Debug)]
+pub(crate) struct Hidden<'a> {
+    lane: &'a Lane,
+    hidden: &'a AtomicUsize,
+}
+
+impl Drop for Hidden<'_> {
+    fn drop(&mut self) {
+        self.hidden.fetch_sub(1, Ordering::SeqCst);
+        self.lane.hidden.store(false, Ordering::SeqCst);
     }
 }
 
@@ -155,7 +281,7 @@ impl<'a> Pass<'a> {
         let whole = self.gate.fences.whole.try_read().ok()?;
         let held = self.gate.lane.turn.try_lock().ok()?;
         // Under the turn nobody moves the epochs, so what holds now holds until the backfill is done.
-        (self.gate.epochs() == self.epochs).then(|| Turn::begin(&self.gate.lane.epoch, whole, held))
+        (self.gate.epochs() == self.epochs).then(|| self.gate.begin(whole, held))
     }
 }
 

@@ -17,11 +17,12 @@ use crate::testkit::script::{
 };
 
 /// The calls of a store.
-pub(super) const NAMES: [&str; 12] = [
+pub(super) const NAMES: [&str; 13] = [
     "get",
     "get_at",
     "peek_with",
     "set",
+    "renew",
     "remove",
     "clear",
     "get_many",
@@ -52,6 +53,7 @@ pub(super) fn single_calls() -> Vec<Script<InnerPlan>> {
         Ask::GetAt(0),
         Ask::Peek(0),
         Ask::Set(0, SPEC),
+        Ask::Renew(0, SPEC),
         Ask::Remove(0),
         Ask::Clear,
         Ask::GetMany(vec![0, 1]),
@@ -78,6 +80,7 @@ fn name_of(ask: &Ask) -> &'static str {
         Ask::GetAt(_) => "get_at",
         Ask::Peek(_) => "peek_with",
         Ask::Set(..) => "set",
+        Ask::Renew(..) => "renew",
         Ask::Remove(_) => "remove",
         Ask::Clear => "clear",
         Ask::GetMany(_) => "get_many",
@@ -113,7 +116,7 @@ where
         }
         // What was refused is gone.
         let keys: Vec<u8> = match ask {
-            Ask::Set(key, _) => vec![*key],
+            Ask::Set(key, _) | Ask::Renew(key, _) => vec![*key],
             Ask::SetMany(entries) => entries.iter().map(|(key, _)| *key).collect(),
             _ => Vec::new(),
         };
@@ -286,7 +289,7 @@ where
     for ask in &script.asks {
         let operation = match ask {
             Ask::Get(_) | Ask::GetAt(_) | Ask::GetMany(_) => Operation::Get,
-            Ask::Set(..) | Ask::SetMany(_) => Operation::Set,
+            Ask::Set(..) | Ask::Renew(..) | Ask::SetMany(_) => Operation::Set,
             Ask::Remove(_) | Ask::RemoveMany(_) => Operation::Remove,
             Ask::Clear => Operation::Clear,
             Ask::Flush => Operation::Flush,

@@ -338,6 +338,11 @@ impl Store for Inner {
         self.faulty.set(key, entry).await
     }
 
+    async fn renew(&self, key: &str, entry: Entry<Bytes>) -> Result<SetOutcome> {
+        self.note("renew", 1);
+        self.faulty.renew(key, entry).await
+    }
+
     async fn remove(&self, key: &str) -> Result<()> {
         self.note("remove", 1);
         self.faulty.remove(key).await

@@ -68,7 +68,7 @@ where
 /// Whether a write was refused and the key is still there.
 fn ask_of_one_larger<A: Store<Key = str>>(answers: &[script::Answer], ask: &Ask, _: u64, store: &A) -> bool {
     let keys: Vec<u8> = match ask {
-        Ask::Set(key, _) => vec![*key],
+        Ask::Set(key, _) | Ask::Renew(key, _) => vec![*key],
         _ => Vec::new(),
     };
     let refused = keys.into_iter().zip(answers).filter(|(_, answer)| answer.text == script::REFUSED);
@@ -98,14 +98,23 @@ where
         let one = matches!(block(store.set(name, entry.clone())), Some(Ok(SetOutcome::Stored)));
         let [single, peeked] =
             [block(store.get(name)).and_then(Result::ok).flatten(), store.peek_with(name, Entry::clone)];
+        let renewed = block(store.renew(name, entry.clone()))
+            .and_then(Result::ok)
+            .and_then(|_| block(store.get(name)))
+            .and_then(Result::ok)
+            .flatten();
         let many = block(store.set_many(&[(name, entry.clone())]));
         let bulk =
             block(store.get_many(&[name], now)).and_then(|mut all| all.pop()).and_then(Result::ok).flatten();
         let again = block(store.get_at(name, now)).and_then(Result::ok).flatten();
         lines.push(format!("set {name:?} to {}: {one}, {many:?}", whole(&entry)));
-        for (how, read) in
-            [("get", &single), ("peek", &peeked), ("get_many after set_many", &bulk), ("get_at", &again)]
-        {
+        for (how, read) in [
+            ("get", &single),
+            ("peek", &peeked),
+            ("get after renew", &renewed),
+            ("get_many after set_many", &bulk),
+            ("get_at", &again),
+        ] {
             let Some(read) = read else { continue };
             let capped = read.lifetime() != entry.lifetime();
             if capped {
@@ -134,17 +143,19 @@ where
             });
         }
         // A cap holds for every way in.
-        if let (Some(single), Some(bulk)) = (&single, &bulk)
-            && single.lifetime() != bulk.lifetime()
-        {
-            lines.push(format!("get after set: {}", whole(single)));
-            lines.push(format!("get after set_many: {}", whole(bulk)));
-            return Err(Finding {
-                timeline: lines.join("\n"),
-                expected: "the same deadlines after set and set_many".to_owned(),
-                got: whole(bulk),
-                cause: "one way in that does not cap".to_owned(),
-            });
+        for (other, way) in [(&bulk, "set_many"), (&renewed, "renew")] {
+            if let (Some(single), Some(other)) = (&single, other)
+                && single.lifetime() != other.lifetime()
+            {
+                lines.push(format!("get after set: {}", whole(single)));
+                lines.push(format!("get after {way}: {}", whole(other)));
+                return Err(Finding {
+                    timeline: lines.join("\n"),
+                    expected: format!("the same deadlines after set and {way}"),
+                    got: whole(other),
+                    cause: "one way in that does not cap".to_owned(),
+                });
+            }
         }
     }
     Ok(())
@@ -189,6 +200,10 @@ impl<A: Store> Store for Timeless<A> {
 
     async fn set(&self, key: &A::Key, entry: Entry<A::Value>) -> Result<SetOutcome> {
         self.inner.set(key, entry).await
+    }
+
+    async fn renew(&self, key: &A::Key, entry: Entry<A::Value>) -> Result<SetOutcome> {
+        self.inner.renew(key, entry).await
     }
 
     async fn remove(&self, key: &A::Key) -> Result<()> {

@@ -1,5 +1,6 @@
 //! Whatever makes one store of two tiers, judged by the laws of chains (group C).
 
+mod batch;
 mod held;
 mod trouble;
 
@@ -124,12 +125,16 @@ const C6_SPARES: LawName = LawName {
     name: "c6_a_retried_removal_spares_a_newer_write",
     why: "a removal that is made up for takes a newer value along",
 };
+const S11: LawName = LawName {
+    name: "s11_a_batch_is_its_single_calls",
+    why: "one user is answered with the value of another, or a key that fails takes the whole batch along",
+};
 const C8: LawName = LawName {
     name: "c8_a_reader_never_waits_for_a_writer",
     why: "one slow write makes every reader of the key slow",
 };
 
-const LAWS: [LawName; 14] = [
+const LAWS: [LawName; 15] = [
     C1,
     C2,
     C3,
@@ -143,6 +148,7 @@ const LAWS: [LawName; 14] = [
     C6_RACE,
     C6_LIFTED,
     C6_SPARES,
+    S11,
     C8,
 ];
 
@@ -207,6 +213,8 @@ impl ChainUnderTest {
             chain.all(settings, law, trouble::failing_writes(), trouble::reported)
         } else if law.name == C6_BACK.name {
             chain.all(settings, law, trouble::outages(), trouble::nothing_comes_back)
+        } else if law.name == S11.name {
+            run(settings, law, batch::cases, move |script| batch::single(&chain, script))
         } else if law.name == C6_LIFTED.name {
             chain.all(settings, law, trouble::recoveries(), trouble::lifted)
         } else if law.name == C6_SPARES.name {
@@ -265,11 +273,15 @@ const ERASES: Blame = Blame {
             removal got through",
 };
 
-const WRITES: [Step; 3] = [Step::Set(0), Step::Remove(0), Step::Clear];
+const WRITES: [Step; 4] = [Step::Set(0), Step::Renew(0), Step::Remove(0), Step::Clear];
 
 /// A write beside readers that may backfill.
 fn backfills() -> Vec<Race<()>> {
     let mut races = Vec::new();
+    for write in [Step::SetMany, Step::RemoveMany] {
+        races.push(Race::of((), LOWER, &[&[write], &[Step::Get(0), Step::Get(0)]]));
+        races.push(Race::of((), LOWER, &[&[write], &[Step::GetMany, Step::Get(0)]]));
+    }
     for write in WRITES {
         for planted in [LOWER, BOTH] {
             races.push(Race::of((), planted, &[&[write], &[Step::Get(0), Step::Get(0)]]));
@@ -283,6 +295,13 @@ fn backfills() -> Vec<Race<()>> {
 /// Writers beside each other, and beside readers that peek.
 fn flickers() -> Vec<Race<()>> {
     let mut races = Vec::new();
+    // A write that is dropped on its way: nobody who has seen the new entry sees the old one again.
+    for write in [Step::Set(0), Step::Renew(0), Step::SetMany] {
+        for polls in 1..8 {
+            let race = Race::of((), BOTH, &[&[write], &[Step::Get(0), Step::Get(0), Step::Peek(0)]]);
+            races.push(Race { cancelled: Some((0, polls)), ..race });
+        }
+    }
     for planted in [LOWER, BOTH] {
         for write in WRITES {
             for other in WRITES {
@@ -299,6 +318,7 @@ fn flickers() -> Vec<Race<()>> {
         races.push(Race::of((), planted, &[&[Step::Set(0)], &[Step::Set(0)], &[Step::Get(0)]]));
         for write in [Step::SetMany, Step::RemoveMany] {
             races.push(Race::of((), planted, &[&[write], &[Step::Peek(0), Step::Get(0)]]));
+            races.push(Race::of((), planted, &[&[write], &[Step::Renew(0)], &[Step::Get(0)]]));
         }
     }
     races

@@ -13,6 +13,8 @@ use crate::testkit::race::{Harm, KEYS, Op, Planned, Race, Step, World, explored}
 use crate::testkit::runner::Finding;
 use crate::testkit::script::block;
 
+const EACH: [Step; 6] =
+    [Step::Set(0), Step::Renew(0), Step::Remove(0), Step::Clear, Step::SetMany, Step::RemoveMany];
 const OPS: [Op; 3] = [Op::Set, Op::Remove, Op::Clear];
 
 fn finding(lines: &[String], expected: &str, got: String, cause: &str) -> Finding {
@@ -22,7 +24,7 @@ fn finding(lines: &[String], expected: &str, got: String, cause: &str) -> Findin
 /// Every write, hanging at every place where it may.
 pub(super) fn hanging_writes() -> Vec<Race<()>> {
     let mut races = Vec::new();
-    for write in [Step::Set(0), Step::Remove(0), Step::Clear, Step::SetMany, Step::RemoveMany] {
+    for write in EACH {
         for leaf in 0..2 {
             for op in OPS {
                 for harm in [Harm::HangBefore, Harm::HangAfter] {
@@ -57,14 +59,23 @@ pub(super) fn order(chain: &ChainUnderTest, race: &Race<()>) -> Result<(), Findi
     else {
         return Ok(());
     };
-    let old = Some(0);
-    let held =
-        || [0, 1].map(|tier: usize| world.tiers[tier].inner().held(KEYS[0]).map(|entry| *entry.value()));
+    // By the instant at which they were created: a renewal may leave the value as it is.
+    let held_in = |world: &World<_>| {
+        [0, 1].map(|tier: usize| world.tiers[tier].inner().held(KEYS[0]).map(|entry| entry.created_at()))
+    };
+    let [_, old] = held_in(&chain.world(race.planted));
+    let held = || held_in(&world);
     let [above, below] = held();
-    let sets = matches!(write, Step::Set(_) | Step::SetMany);
+    let sets = matches!(write, Step::Set(_) | Step::Renew(_) | Step::SetMany);
+    let renews = matches!(write, Step::Renew(_));
+    let peeked = world.stack.peek_with(KEYS[0], |_| ()).is_some();
     let lines = vec![race.preface(), format!("the write hangs; tier 0 holds {above:?}, tier 1 {below:?}")];
     let before = planned.harm == Harm::HangBefore;
     let wrong = match (planned.leaf, planned.op) {
+        (_, Op::Set) if renews && peeked => {
+            Some("the upper copy counts as absent until both tiers have acknowledged the renewal")
+        }
+        (1, Op::Set) if renews => None,
         (1, Op::Set) if above.is_some() => {
             Some("the upper copy is dropped before the lower tier is written, and filled after it")
         }
@@ -114,7 +125,7 @@ pub(super) fn patience(chain: &ChainUnderTest, race: &Race<()>) -> Result<(), Fi
 /// Every single call of a tier failing in every write.
 pub(super) fn failing_writes() -> Vec<Race<()>> {
     let mut races = Vec::new();
-    for write in [Step::Set(0), Step::Remove(0), Step::Clear, Step::SetMany, Step::RemoveMany] {
+    for write in EACH {
         for op in OPS {
             for harm in [Harm::FailBefore, Harm::FailAfter, Harm::Refuse] {
                 for leaves in [&[0][..], &[1], &[0, 1]] {
@@ -142,6 +153,7 @@ pub(super) fn reported(chain: &ChainUnderTest, race: &Race<()>) -> Result<(), Fi
     let new = world.entry();
     let answer = match write {
         Step::Set(_) => block(stack.set(KEYS[0], new.clone())).map(|set| set.map(Some)),
+        Step::Renew(_) => block(stack.renew(KEYS[0], new.clone())).map(|set| set.map(Some)),
         Step::SetMany => block(stack.set_many(&[(KEYS[0], new.clone()), (KEYS[1], world.entry())]))
             .map(|all| all.into_iter().next().unwrap_or(Ok(SetOutcome::Stored)).map(Some)),
         Step::Remove(_) => block(stack.remove(KEYS[0])).map(|done| done.map(|()| None)),
@@ -150,7 +162,7 @@ pub(super) fn reported(chain: &ChainUnderTest, race: &Race<()>) -> Result<(), Fi
         }
         _ => block(stack.clear()).map(|done| done.map(|()| None)),
     };
-    let sets = matches!(write, Step::Set(_) | Step::SetMany);
+    let sets = matches!(write, Step::Set(_) | Step::Renew(_) | Step::SetMany);
     let peeked = stack.peek_with(KEYS[0], |entry| *entry.value());
     let read = block(stack.get(KEYS[0]));
     let lines =
@@ -161,7 +173,7 @@ pub(super) fn reported(chain: &ChainUnderTest, race: &Race<()>) -> Result<(), Fi
     };
     let below = match write {
         Step::Clear => meets(1, Op::Clear),
-        Step::Set(_) | Step::SetMany => meets(1, Op::Set),
+        Step::Set(_) | Step::Renew(_) | Step::SetMany => meets(1, Op::Set),
         _ => meets(1, Op::Remove),
     };
     let wrong = |expected: &str, got: String, cause| Err(finding(&lines, expected, got, cause));
@@ -227,7 +239,7 @@ pub(super) fn reported(chain: &ChainUnderTest, race: &Race<()>) -> Result<(), Fi
 /// A tier goes away, a write is tried, the tier comes back.
 pub(super) fn outages() -> Vec<Race<()>> {
     let mut races = Vec::new();
-    for write in [Step::Set(0), Step::Remove(0), Step::Clear, Step::SetMany, Step::RemoveMany] {
+    for write in EACH {
         for tier in 0..2 {
             let mut outages = vec![Step::Down(tier)];
             outages.extend(OPS.map(|op| Step::DownFor(tier, op)));
@@ -279,6 +291,7 @@ pub(super) fn recoveries() -> Vec<Race<()>> {
         races.push(then(&[Step::Get(0)]));
         races.push(then(&[Step::GetMany]));
         races.push(then(&[Step::Set(0)]));
+        races.push(then(&[Step::Renew(0)]));
         races.push(then(&[Step::Get(0), Step::Set(0)]));
     }
     races
@@ -308,7 +321,7 @@ pub(super) fn lifted(chain: &ChainUnderTest, race: &Race<()>) -> Result<(), Find
             let got = format!("it holds {:?}", held());
             Err(finding(&lines, "the tier is up, so that the touch has removed its old entry", got, cause))
         }
-        Some(Step::Set(_)) => {
+        Some(Step::Set(_) | Step::Renew(_)) => {
             // Only this tier can answer.
             world.tiers[1 - tier].inner().forget(KEYS[0]);
             let [peeked, read] = [
@@ -334,6 +347,7 @@ pub(super) fn retries() -> Vec<Race<()>> {
         let outage: &[Step] = &[Step::Down(tier), Step::Remove(0), Step::Up(tier)];
         races.push(Race::of((), BOTH, &[outage, &[Step::Set(0)], &[Step::Get(0), Step::Get(0)]]));
         races.push(Race::of((), BOTH, &[outage, &[Step::Set(0)], &[Step::GetMany]]));
+        races.push(Race::of((), BOTH, &[outage, &[Step::Renew(0)], &[Step::Get(0)]]));
     }
     races
 }
@@ -341,7 +355,7 @@ pub(super) fn retries() -> Vec<Race<()>> {
 /// C6, C8: the removal that is made up for takes no newer write along.
 pub(super) fn spared(chain: &ChainUnderTest, race: &Race<()>) -> Result<(), Finding> {
     let [outage, raced @ ..] = &race.tasks[..] else { return Ok(()) };
-    if !raced.iter().flatten().any(|step| matches!(step, Step::Set(_))) {
+    if !raced.iter().flatten().any(|step| matches!(step, Step::Set(_) | Step::Renew(_))) {
         return Ok(());
     }
     let found = RefCell::new(None);

@@ -78,6 +78,24 @@ impl Stack {
         }
     }
 
+    async fn write(
+        &self,
+        key: Name,
+        entry: Entry<u64>,
+        write: impl Future<Output = Result<SetOutcome>> + Send,
+    ) -> Result<SetOutcome> {
+        let call = self.0.log.call(Operation::Set, Some(key), Some(entry));
+        self.lag(Writes::LateSets).await;
+        let answer = write.await;
+        self.lag(Writes::Linger).await;
+        let outcome = match &answer {
+            Ok(SetOutcome::Refused(_)) => Outcome::Refused,
+            _ => Outcome::of(&answer),
+        };
+        self.0.log.end_call(call, None, outcome);
+        answer
+    }
+
     async fn read(
         &self,
         key: Name,
@@ -106,16 +124,12 @@ impl Store for Stack {
     }
 
     async fn set(&self, key: &Name, entry: Entry<u64>) -> Result<SetOutcome> {
-        let call = self.0.log.call(Operation::Set, Some(*key), Some(entry.clone()));
-        self.lag(Writes::LateSets).await;
-        let answer = self.0.store.set(key.as_str(), entry).await;
-        self.lag(Writes::Linger).await;
-        let outcome = match &answer {
-            Ok(SetOutcome::Refused(_)) => Outcome::Refused,
-            _ => Outcome::of(&answer),
-        };
-        self.0.log.end_call(call, None, outcome);
-        answer
+        self.write(*key, entry.clone(), self.0.store.set(key.as_str(), entry)).await
+    }
+
+    /// A write like any other in what it leaves.
+    async fn renew(&self, key: &Name, entry: Entry<u64>) -> Result<SetOutcome> {
+        self.write(*key, entry.clone(), self.0.store.renew(key.as_str(), entry)).await
     }
 
     async fn remove(&self, key: &Name) -> Result<()> {

@@ -1,5 +1,7 @@
 //! A small chain, healthy but for one switch a bug.
 
+mod batch;
+
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -26,6 +28,7 @@ const BACK: &str = "c6_nothing_comes_back_with_a_tier";
 const RACE: &str = "c6_nothing_goes_back_in_an_outage";
 const LIFTED: &str = "c6_a_mark_is_lifted_when_a_write_got_through";
 const SPARES: &str = "c6_a_retried_removal_spares_a_newer_write";
+const BATCH: &str = "s11_a_batch_is_its_single_calls";
 const PATIENCE: &str = "c8_a_reader_never_waits_for_a_writer";
 
 /// Every bug of this family: its name, what is wrong, the law that must fall, the most steps.
@@ -61,6 +64,28 @@ const LIST: &[(Bug, &str, &str, &str, usize)] = &[
     (Bug::SetKeepsUpper, "chain_set_keeps_upper", "a write does not drop the upper copy first", ORDER, 6),
     (Bug::NoTurns, "chain_no_turns", "writers of one key do not take turns", FLICKER, 6),
     (Bug::SetManyWithoutFill, "chain_set_many_without_fill", "set_many writes below and leaves the old copies above", REGISTER, 6),
+    (Bug::BulkFillsAboveFirst, "chain_set_many_fills_above_first", "set_many fills the upper tier before the lower one", ORDER, 6),
+    (Bug::BulkRemovesDeepFirst, "chain_remove_many_deep_first", "remove_many goes from the bottom up", ORDER, 6),
+    (Bug::BulkUnfenced, "chain_bulk_write_unfenced", "set_many and remove_many move no fence", C3, 6),
+    (Bug::BulkWithoutTurn, "chain_set_many_without_turn", "set_many writes beside other writers of its keys", FLICKER, 6),
+    (Bug::BulkBackfillUnfenced, "chain_bulk_backfill_unfenced", "get_many copies upwards without asking whether somebody wrote", C3, 6),
+    (Bug::BulkReversed, "chain_get_many_out_of_order", "the results of get_many are in another order", BATCH, 6),
+    (Bug::BulkSetReversed, "chain_set_many_out_of_order", "the results of set_many are in another order", BATCH, 6),
+    (Bug::BulkFailsTogether, "chain_bulk_one_error_for_all", "one key that fails fails its whole batch", BATCH, 6),
+    (Bug::BulkStopsAtFailure, "chain_set_many_stops_at_failure", "set_many ends at the first key that fails", BATCH, 6),
+    (Bug::BulkFailureForgotten, "chain_bulk_failure_forgotten", "a write or removal that failed in a batch is forgotten", BACK, 6),
+    (Bug::DuplicatesKeepFirst, "chain_set_many_keeps_the_first", "of a key given twice the first entry wins", BATCH, 6),
+    (Bug::RenewOnlyAbove, "chain_renews_only_above", "a renewal does not reach the lower tier", REGISTER, 6),
+    (Bug::RenewOnlyBelow, "chain_renews_only_below", "a renewal does not reach the upper tier", REGISTER, 6),
+    (Bug::RenewAboveFirst, "chain_renews_above_first", "a renewal goes from the top down", FLICKER, 6),
+    (Bug::RenewShowsOld, "chain_renewal_shows_the_old", "the upper copy is in use while the lower one is renewed", ORDER, 6),
+    (Bug::RenewUnfenced, "chain_renewal_unfenced", "a renewal moves no fence", C3, 6),
+    (Bug::RenewKeepsDeadlines, "chain_renewal_keeps_deadlines", "a renewed entry keeps its old deadlines", REGISTER, 6),
+    (Bug::RenewKeepsValue, "chain_renewal_keeps_the_value", "a renewal with another value leaves the old one", REGISTER, 6),
+    (Bug::RenewKeepsLabels, "chain_renewal_keeps_labels", "a renewal with other labels leaves the old ones", REGISTER, 6),
+    (Bug::RenewIgnoresAbsent, "chain_renewal_of_absent_ignored", "a renewal of what is not held stores nothing", REGISTER, 6),
+    (Bug::RenewFailureForgotten, "chain_failed_renewal_above_forgotten", "a renewal that failed above is forgotten", BACK, 6),
+    (Bug::RenewDroppedForgotten, "chain_dropped_renewal_forgotten", "the old copy is in use again after a renewal was dropped", FLICKER, 6),
     (Bug::UpperErrorFailsGet, "chain_error_above_fails_get", "an error above fails the get", READ, 6),
     (Bug::LowerErrorIsMiss, "chain_outage_is_a_miss", "an outage of the deepest tier is a miss", READ, 6),
     (Bug::LowerErrorHidesStale, "chain_error_below_hides_stale", "an error below, though the upper tier holds a stale entry", READ, 6),
@@ -160,6 +185,28 @@ enum Bug {
     SetKeepsUpper,
     NoTurns,
     SetManyWithoutFill,
+    BulkFillsAboveFirst,
+    BulkRemovesDeepFirst,
+    BulkUnfenced,
+    BulkWithoutTurn,
+    BulkBackfillUnfenced,
+    BulkReversed,
+    BulkSetReversed,
+    BulkFailsTogether,
+    BulkStopsAtFailure,
+    BulkFailureForgotten,
+    DuplicatesKeepFirst,
+    RenewOnlyAbove,
+    RenewOnlyBelow,
+    RenewAboveFirst,
+    RenewShowsOld,
+    RenewUnfenced,
+    RenewKeepsDeadlines,
+    RenewKeepsValue,
+    RenewKeepsLabels,
+    RenewIgnoresAbsent,
+    RenewFailureForgotten,
+    RenewDroppedForgotten,
     UpperErrorFailsGet,
     LowerErrorIsMiss,
     LowerErrorHidesStale,
@@ -202,6 +249,8 @@ struct Toy {
     turn: tokio::sync::Mutex<()>,
     epoch: AtomicU64,
     marks: [Mutex<Marks>; 2],
+    /// Keys whose copy above counts as absent while it is renewed.
+    hidden: Mutex<HashSet<String>>,
 }
 
 #[derive(Default)]
@@ -233,8 +282,9 @@ impl Drop for Turn<'_> {
 impl Toy {
     fn new(upper: Tier, lower: Tier, clock: Arc<dyn Clock>, bug: Bug, strict: bool) -> Self {
         let turn = tokio::sync::Mutex::new(());
-        let (epoch, marks) = (AtomicU64::new(0), [Mutex::default(), Mutex::default()]);
-        Self { tiers: [upper, lower], clock, strict, bug, turn, epoch, marks }
+        let (epoch, marks, hidden) =
+            (AtomicU64::new(0), [Mutex::default(), Mutex::default()], Mutex::default());
+        Self { tiers: [upper, lower], clock, strict, bug, turn, epoch, marks, hidden }
     }
 
     fn has(&self, bug: Bug) -> bool {
@@ -281,6 +331,9 @@ impl Toy {
     async fn read(&self, tier: usize, key: &str, now: Timestamp, heeds: bool) -> Found {
         if heeds && self.marked(tier, key) {
             self.repair(tier, key).await;
+            return Ok(None);
+        }
+        if tier == UPPER && self.hidden.lock().contains(key) {
             return Ok(None);
         }
         let found = self.tiers[tier].get_at(key, now).await?;
@@ -335,18 +388,18 @@ impl Toy {
         let dead = below.freshness(now) == Freshness::Dead && !self.has(Bug::BackfillDead);
         let never = self.has(Bug::NoBackfill) || bulk && self.has(Bug::NoBulkBackfill);
         if answered && !dead && !never {
-            return self.backfill(key, below, epoch).await;
+            return self.backfill(key, below, epoch, bulk && self.has(Bug::BulkBackfillUnfenced)).await;
         }
         Ok(Some(below))
     }
 
-    async fn backfill(&self, key: &str, entry: Entry<u64>, epoch: u64) -> Found {
+    async fn backfill(&self, key: &str, entry: Entry<u64>, epoch: u64, unfenced: bool) -> Found {
         let held = if self.has(Bug::BackfillWaits) {
             Some(self.turn.lock().await)
         } else {
             self.turn.try_lock().ok()
         };
-        let unfenced = self.has(Bug::Unfenced);
+        let unfenced = unfenced || self.has(Bug::Unfenced);
         if held.is_none() && !self.has(Bug::NoTurns) && !unfenced {
             return Ok(Some(entry));
         }
@@ -410,7 +463,7 @@ impl Toy {
         self.settle(key, now, above, below, epoch, bulk).await
     }
 
-    async fn write(&self, key: &str, entry: Entry<u64>, fills: bool) -> Result<SetOutcome> {
+    async fn write(&self, key: &str, entry: Entry<u64>) -> Result<SetOutcome> {
         let _turn = self.turn(true).await;
         let [upper, lower] = &self.tiers;
         let forgotten = self.has(Bug::UpperErrorLeavesOld);
@@ -420,7 +473,7 @@ impl Toy {
         if self.has(Bug::SetFillsAboveFirst) {
             let above = upper.set(key, entry.clone()).await;
             self.note(UPPER, key, &above, forgotten);
-        } else if fills && !self.has(Bug::SetKeepsUpper) && !self.has(Bug::SetOnlyBelow) {
+        } else if !self.has(Bug::SetKeepsUpper) && !self.has(Bug::SetOnlyBelow) {
             let dropped = upper.remove(key).await;
             self.note(UPPER, key, &dropped, forgotten);
             if dropped.is_err() && self.has(Bug::UpperErrorSkipsBelow) {
@@ -430,7 +483,7 @@ impl Toy {
         let below = lower.set(key, entry.clone()).await;
         self.note(LOWER, key, &below, self.has(Bug::SetBelowForgotten));
         let gives_up = self.strict && !self.has(Bug::StrictKeepsAbove) || self.has(Bug::LowerErrorSkipsAbove);
-        if below.is_err() && gives_up || self.has(Bug::SetOnlyBelow) || !fills {
+        if below.is_err() && gives_up || self.has(Bug::SetOnlyBelow) {
             return below;
         }
         let above = if self.has(Bug::SetFillsAboveFirst) {
@@ -450,12 +503,6 @@ impl Toy {
             (Ok(SetOutcome::Refused(_)), Ok(above)) => Ok(above),
             (Ok(below), _) => Ok(below),
         }
-    }
-
-    async fn remove_from(&self, tier: usize, key: &str, forgotten: Bug) -> Result<()> {
-        let removed = self.tiers[tier].remove(key).await;
-        self.note(tier, key, &removed, self.has(forgotten));
-        removed
     }
 
     async fn clear_of(&self, tier: usize) -> Result<()> {
@@ -479,7 +526,11 @@ impl Store for Toy {
     }
 
     async fn set(&self, key: &str, entry: Entry<u64>) -> Result<SetOutcome> {
-        self.write(key, entry, true).await
+        self.write(key, entry).await
+    }
+
+    async fn renew(&self, key: &str, entry: Entry<u64>) -> Result<SetOutcome> {
+        self.renewed(key, entry).await
     }
 
     async fn remove(&self, key: &str) -> Result<()> {
@@ -520,26 +571,22 @@ impl Store for Toy {
     }
 
     fn peek_with<R>(&self, key: &str, read: impl FnOnce(&Entry<u64>) -> R) -> Option<R> {
-        if self.marked(UPPER, key) && !self.has(Bug::PeekShowsMarked) {
+        if self.marked(UPPER, key) && !self.has(Bug::PeekShowsMarked) || self.hidden.lock().contains(key) {
             return None;
         }
         self.tiers[UPPER].peek_with(key, |entry| self.admits(UPPER, entry).then(|| read(entry))).flatten()
     }
 
     async fn get_many(&self, keys: &[&str], now: Timestamp) -> Vec<Found> {
-        let mut answers = Vec::with_capacity(keys.len());
-        for key in keys {
-            answers.push(self.find(key, now, true).await);
-        }
-        answers
+        self.find_many(keys, now).await
     }
 
     async fn set_many(&self, entries: &[(&str, Entry<u64>)]) -> Vec<Result<SetOutcome>> {
-        let mut outcomes = Vec::with_capacity(entries.len());
-        for (key, entry) in entries {
-            outcomes.push(self.write(key, entry.clone(), !self.has(Bug::SetManyWithoutFill)).await);
-        }
-        outcomes
+        self.write_many(entries).await
+    }
+
+    async fn remove_many(&self, keys: &[&str]) -> Vec<Result<()>> {
+        self.drop_many(keys).await
     }
 
     async fn flush(&self) -> Result<()> {

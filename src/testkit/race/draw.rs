@@ -38,6 +38,7 @@ fn key() -> std::ops::Range<u8> {
 pub(crate) fn calm_step(tiers: u8) -> impl Strategy<Value = Step> {
     prop_oneof![
         4 => key().prop_map(Step::Set),
+        2 => key().prop_map(Step::Renew),
         1 => Just(Step::SetMany),
         3 => key().prop_map(Step::Remove),
         1 => Just(Step::RemoveMany),

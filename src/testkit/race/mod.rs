@@ -35,6 +35,8 @@ pub(crate) const KEYS: [&str; 2] = ["k", "l"];
 pub(crate) enum Step {
     /// Writes an entry that nobody wrote before.
     Set(u8),
+    /// Renews the entry that was drawn last: its value, created now.
+    Renew(u8),
     /// Writes both keys at once.
     SetMany,
     Remove(u8),
@@ -251,6 +253,7 @@ fn simpler_schedules(schedule: &[u8]) -> impl Iterator<Item = Vec<u8>> {
 fn simpler_step(step: Step) -> Vec<Step> {
     match step {
         Step::Set(key) if key > 0 => vec![Step::Set(0)],
+        Step::Renew(key) => vec![Step::Set(key)],
         Step::SetMany => vec![Step::Set(0), Step::Set(1)],
         Step::Remove(key) if key > 0 => vec![Step::Remove(0)],
         Step::RemoveMany => vec![Step::Remove(0), Step::Remove(1)],
@@ -321,6 +324,13 @@ where
         lasting((self.make)(number), number, now)
     }
 
+    /// An entry with the value that was drawn last, created at an instant of its own.
+    pub(crate) fn renewed(&self) -> Entry<S::Value> {
+        self.clock.advance(Duration::from_nanos(1));
+        let number = self.values.load(Ordering::Relaxed).saturating_sub(1);
+        lasting((self.make)(number), number, self.clock.now())
+    }
+
     /// A task of this race.
     pub(crate) fn task(&self, sim: &mut Sim, name: &str, steps: &[Step]) -> Task<()> {
         let world = self.clone();
@@ -338,6 +348,7 @@ where
         // Whether a call succeeds is the law's affair; the history has the reply.
         match step {
             Step::Set(name) => drop(client.set(key(name), self.entry()).await),
+            Step::Renew(name) => drop(client.renew(key(name), self.renewed()).await),
             Step::SetMany => drop(client.set_many(&KEYS.map(|key| (key, self.entry()))).await),
             Step::Remove(name) => drop(client.remove(key(name)).await),
             Step::RemoveMany => drop(client.remove_many(&KEYS).await),

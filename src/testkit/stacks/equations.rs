@@ -299,6 +299,10 @@ impl<S: Store> Store for ByRef<S> {
         <&S as Store>::set(&&self.0, key, entry).await
     }
 
+    async fn renew(&self, key: &S::Key, entry: Entry<S::Value>) -> Result<SetOutcome> {
+        <&S as Store>::renew(&&self.0, key, entry).await
+    }
+
     async fn remove(&self, key: &S::Key) -> Result<()> {
         <&S as Store>::remove(&&self.0, key).await
     }

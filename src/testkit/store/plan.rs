@@ -43,6 +43,9 @@ pub(crate) struct Step {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Op {
     Set(Draft),
+    /// Renews what was written last under the key: its value and labels, but for those that the draft has. Or,
+    /// if so told, offers a value that nobody wrote.
+    Renew(Draft, bool),
     Get(u8),
     GetAt(u8, u8),
     Peek(u8),
@@ -210,7 +213,7 @@ impl Op {
     /// The drafts of this operation, in order.
     pub(crate) fn drafts(&self) -> &[Draft] {
         match self {
-            Self::Set(draft) => std::slice::from_ref(draft),
+            Self::Set(draft) | Self::Renew(draft, _) => std::slice::from_ref(draft),
             Self::SetMany(drafts) => drafts,
             _ => &[],
         }
@@ -219,7 +222,7 @@ impl Op {
     /// The keys that this operation names, one an answer.
     pub(crate) fn keys(&self) -> Vec<u8> {
         match self {
-            Self::Set(draft) => vec![draft.key],
+            Self::Set(draft) | Self::Renew(draft, _) => vec![draft.key],
             Self::Get(key) | Self::GetAt(key, _) | Self::Peek(key) | Self::Remove(key) => vec![*key],
             Self::GetMany(keys) | Self::RemoveMany(keys) => keys.clone(),
             Self::SetMany(drafts) => drafts.iter().map(|draft| draft.key).collect(),
@@ -230,6 +233,10 @@ impl Op {
     fn simpler(&self) -> Vec<Self> {
         match self {
             Self::Set(draft) => draft.simpler().into_iter().map(Self::Set).collect(),
+            Self::Renew(draft, new) => {
+                let simpler = draft.simpler().into_iter().map(|draft| Self::Renew(draft, *new));
+                std::iter::once(Self::Set(draft.clone())).chain(simpler).collect()
+            }
             Self::GetAt(key, at) => {
                 let earlier = (*at > 0).then_some(Self::GetAt(*key, 0));
                 std::iter::once(Self::Get(*key)).chain(earlier).collect()
@@ -385,10 +392,16 @@ pub(crate) fn lasting_drafts(keys: u8) -> impl Strategy<Value = Draft> {
     (0..keys, tags).prop_map(|(key, tags)| Draft { tags, ..Draft::lasting(key) })
 }
 
+/// Renewals, most of them of what is held.
+pub(crate) fn renewals(drafts: impl Strategy<Value = Draft>) -> impl Strategy<Value = Op> {
+    (drafts, prop_oneof![3 => Just(false), 1 => Just(true)]).prop_map(|(draft, new)| Op::Renew(draft, new))
+}
+
 /// Single calls on the first `keys` keys, all of which outlive the case.
 pub(crate) fn single_ops(keys: u8) -> impl Strategy<Value = Op> {
     prop_oneof![
         5 => lasting_drafts(keys).prop_map(Op::Set),
+        2 => renewals(lasting_drafts(keys)),
         3 => (0..keys).prop_map(Op::Get),
         1 => (0..keys, 0..6u8).prop_map(|(key, at)| Op::GetAt(key, at)),
         2 => (0..keys).prop_map(Op::Peek),

@@ -247,6 +247,10 @@ impl Trace {
         };
         let call = match &event.op {
             Op::Set(draft) => format!("set({}, entry {})", self.key(draft.key), event.first),
+            Op::Renew(draft, false) => format!("renew({}, entry {})", self.key(draft.key), event.first),
+            Op::Renew(draft, true) => {
+                format!("renew({}, entry {} with a new value)", self.key(draft.key), event.first)
+            }
             Op::Get(key) => format!("get({})", self.key(*key)),
             Op::GetAt(key, at) => format!("get_at({}, instant {at})", self.key(*key)),
             Op::Peek(key) => format!("peek({})", self.key(*key)),
@@ -378,7 +382,7 @@ impl Event {
         let own = place(self.on);
         match &self.op {
             Op::Clear => keys.iter().filter(|(on, _)| *on == own).map(|&key| (key, Call::Remove)).collect(),
-            Op::Set(_) | Op::SetMany(_) => {
+            Op::Set(_) | Op::Renew(..) | Op::SetMany(_) => {
                 let drafts = (self.first..).zip(self.op.drafts());
                 drafts.map(|(number, draft)| ((own, draft.key), Call::Set(number))).collect()
             }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use crate::dynamic::BoxStore;
-use crate::entry::Entry;
+use crate::entry::{Entry, Lifetime};
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::key::{Key, Value};
 use crate::runtime::BoxFuture;
@@ -225,7 +225,7 @@ impl<K: Key + ?Sized, V: Value> Typed<K, V> {
         let sized = draft.size().and_then(|bytes| self.cast.sized.and_then(|sized| sized(number, bytes)));
         let value = sized.unwrap_or_else(|| (self.cast.value)(number));
         let life = draft.lifetime();
-        let life = crate::entry::Lifetime::new(
+        let life = Lifetime::new(
             self.shifted(life.created_at()),
             self.shifted(life.fresh_until()),
             self.shifted(life.stale_until()),
@@ -239,10 +239,37 @@ impl<K: Key + ?Sized, V: Value> Typed<K, V> {
     }
 
     fn draft(&self, number: u32, draft: &Draft) -> Entry<V> {
-        let entry = self.entry(number, draft);
-        let key = u8::try_from(usize::from(draft.key) % self.cast.corpus.len()).unwrap_or(draft.key);
+        self.wrote(number, draft.key, self.entry(number, draft))
+    }
+
+    fn wrote(&self, number: u32, key: u8, entry: Entry<V>) -> Entry<V> {
+        let key = u8::try_from(usize::from(key) % self.cast.corpus.len()).unwrap_or(key);
         self.written.lock().insert(number, (key, entry.clone()));
         entry
+    }
+
+    /// What was written last under the key, with the draft's lifetime and with its labels if it has any. No
+    /// two drafts are equal: it is created at an instant of its own.
+    fn renewal(&self, number: u32, draft: &Draft, new: bool) -> Entry<V> {
+        let own = self.entry(number, draft);
+        let key = u8::try_from(usize::from(draft.key) % self.cast.corpus.len()).unwrap_or(draft.key);
+        let last = self
+            .written
+            .lock()
+            .iter()
+            .filter(|(_, (known, _))| *known == key)
+            .last()
+            .map(|(_, (_, last))| last.clone());
+        let life = own.lifetime();
+        let apart = 7_919 * (u64::from(number) + 1);
+        let created_at = Timestamp::from_nanos(life.created_at().as_nanos().max(1_000_000_000) - apart);
+        let life = Lifetime::new(created_at, life.fresh_until(), life.stale_until(), life.keep_until());
+        let entry = match last {
+            Some(last) if !new && own.version().is_none() && own.tags().is_empty() => last,
+            Some(last) if !new => own.map(|_| last.into_value()),
+            _ => own,
+        };
+        self.wrote(number, draft.key, entry.with_lifetime(life))
     }
 }
 
@@ -298,6 +325,10 @@ where
             Op::Set(draft) => {
                 let entry = self.draft(first, draft);
                 vec![written(store.set(self.key(draft.key), entry).await)]
+            }
+            Op::Renew(draft, new) => {
+                let entry = self.renewal(first, draft, *new);
+                vec![written(store.renew(self.key(draft.key), entry).await)]
             }
             Op::Get(key) => vec![self.saw(*key, store.get(self.key(*key)).await)],
             Op::GetAt(key, at) => {

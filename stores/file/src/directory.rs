@@ -9,15 +9,16 @@
 //! ```
 
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::UNIX_EPOCH;
 
 use bytes::Bytes;
-use larder::wire::{Header, Peek};
+use larder::wire::{Header, Peek, RENEWED};
 use larder::{Error, ErrorKind, Operation, Result};
 
+use crate::FileStats;
 use crate::builder::Durability;
 use crate::error::{LAYER, trouble, unreadable};
 use crate::index::{Keep, Known};
@@ -40,14 +41,22 @@ pub(crate) struct Directory {
     /// Names this opening of the directory: no other that is alive has the same.
     token: String,
     written: AtomicU64,
+    counts: Counts,
     /// Locked as long as this exists; the system lets go when the process ends, however it ends.
     _alive: File,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    bytes_written: AtomicU64,
+    renewals: AtomicU64,
 }
 
 /// A file that is being written; deleted if it does not become an entry.
 #[derive(Debug)]
 pub(crate) struct Temporary {
     path: PathBuf,
+    bytes: u64,
     renamed: bool,
 }
 
@@ -68,7 +77,15 @@ impl Directory {
         gate.lock().map_err(build(&gate_path))?;
         sweep(&temp).map_err(build(&temp))?;
         let (token, alive) = come_in(&temp).map_err(build(&temp))?;
-        let directory = Self { root, temp, durability, token, written: AtomicU64::new(0), _alive: alive };
+        let directory = Self {
+            root,
+            temp,
+            durability,
+            token,
+            written: AtomicU64::new(0),
+            counts: Counts::default(),
+            _alive: alive,
+        };
         directory.mark()?;
         Ok(directory)
     }
@@ -79,6 +96,13 @@ impl Directory {
 
     pub(crate) const fn durability(&self) -> Durability {
         self.durability
+    }
+
+    pub(crate) fn stats(&self) -> FileStats {
+        FileStats {
+            bytes_written: self.counts.bytes_written.load(Ordering::Relaxed),
+            renewals: self.counts.renewals.load(Ordering::Relaxed),
+        }
     }
 
     pub(crate) fn path(&self, place: Place) -> PathBuf {
@@ -118,10 +142,10 @@ impl Directory {
         let path = lane_path(&self.root, lane);
         let listing = match fs::read_dir(&path) {
             Ok(listing) => listing,
-            // The second is a foreign file that is named like a lane.
-            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-                return Ok(());
-            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            // A foreign file that is named like a lane. One in the place of the directory is trouble: whatever
+            // is held is where nobody can look.
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory && self.root.is_dir() => return Ok(()),
             Err(error) => return Err(trouble(operation, &path, error)),
         };
         for item in listing {
@@ -218,7 +242,8 @@ impl Directory {
             other => other,
         }
         .map_err(fail)?;
-        let temporary = Temporary { path: path.clone(), renamed: false };
+        let bytes = parts.iter().map(|part| part.len() as u64).sum();
+        let temporary = Temporary { path: path.clone(), bytes, renamed: false };
         for part in parts {
             file.write_all(part).map_err(fail)?;
         }
@@ -228,10 +253,49 @@ impl Directory {
         Ok(temporary)
     }
 
+    /// Makes the file of `place` hold `head` and `value` by writing a new lifetime into it, if that is all in
+    /// which it differs. Else, and where it cannot be written in place, it is left as it is: `false`.
+    ///
+    /// The file is compared and written through one handle. What another process puts under its name
+    /// meanwhile is another file, and what others write into this one is no more than a lifetime either. So
+    /// whoever writes last, the file is one entry from end to end; and because it is written by a single call,
+    /// within a page and within a sector, neither a kill nor a power cut leaves half of it. Only a reader in
+    /// another process may see half, for as long as the call takes.
+    pub(crate) fn renew(&self, place: Place, head: &[u8], value: &[u8]) -> bool {
+        let renewed = self.try_renew(&self.path(place), head, value).unwrap_or(false);
+        self.counts.renewals.fetch_add(u64::from(renewed), Ordering::Relaxed);
+        renewed
+    }
+
+    fn try_renew(&self, path: &Path, head: &[u8], value: &[u8]) -> io::Result<bool> {
+        let len = (head.len() + value.len()) as u64;
+        if !fs::metadata(path).is_ok_and(|metadata| metadata.is_file() && metadata.len() == len) {
+            return Ok(false);
+        }
+        let mut file = File::options().read(true).write(true).open(path)?;
+        let mut held = vec![0; head.len()];
+        file.read_exact(&mut held)?;
+        if held[..RENEWED.start] != head[..RENEWED.start]
+            || held[RENEWED.end..] != head[RENEWED.end..]
+            || !goes_on_with(&mut file, value)?
+            || file.metadata()?.len() != len
+        {
+            return Ok(false);
+        }
+        file.seek(SeekFrom::Start(RENEWED.start as u64))?;
+        file.write_all(&head[RENEWED])?;
+        self.counts.bytes_written.fetch_add(RENEWED.len() as u64, Ordering::Relaxed);
+        if self.durability != Durability::None {
+            file.sync_data()?;
+        }
+        Ok(true)
+    }
+
     /// Makes `temporary` the entry of `place`: all of it or nothing, whenever the process dies.
     pub(crate) fn publish(&self, temporary: Temporary, place: Place) -> Result<()> {
         let path = self.path(place);
         let fail = |error| trouble(Operation::Set, &path, error);
+        self.counts.bytes_written.fetch_add(temporary.bytes, Ordering::Relaxed);
         match temporary.rename(&path) {
             Err((temporary, error)) if error.kind() == io::ErrorKind::NotFound => {
                 let lane = lane_path(&self.root, place.lane());
@@ -449,6 +513,19 @@ fn delete(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
+}
+
+/// Whether the next bytes of the file are these.
+fn goes_on_with(file: &mut File, expected: &[u8]) -> io::Result<bool> {
+    let mut bytes = vec![0; expected.len().min(FIRST_READ)];
+    for part in expected.chunks(FIRST_READ) {
+        let bytes = &mut bytes[..part.len()];
+        file.read_exact(bytes)?;
+        if bytes != part {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Reads on until `bytes` holds `upto`, or the file ends.

@@ -38,7 +38,8 @@
 //! # Many processes
 //!
 //! Any number of them may open one directory. Each sees what the others wrote and removed, at once. The
-//! order of calls to one key is kept within a process; between processes the last rename wins. Each
+//! order of calls to one key is kept within a process; between processes the last rename wins. A reader that
+//! meets a [renewal](Store::renew) of another process half done reads the file again. Each
 //! keeps its bounds for the files that it knows: those it found at opening, wrote, or has read since. So
 //! two processes may together hold up to twice the bound until one of them opens the directory anew. A
 //! read never fails because something else cannot be deleted: the file is served and not counted.
@@ -94,6 +95,17 @@ pub struct FileStore {
     shelf: Arc<Shelf>,
 }
 
+/// See [`FileStore::stats`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct FileStats {
+    /// Bytes that were given to the system to write, of entries whole and of renewals. What the file system
+    /// adds is not counted.
+    pub bytes_written: u64,
+    /// Entries that were given another lifetime in place, without their values.
+    pub renewals: u64,
+}
+
 impl FileStore {
     /// A store in the directory `dir`, to be [opened](FileStoreBuilder::open). Other files in it are left
     /// alone, by [`clear`](Store::clear) too.
@@ -104,6 +116,29 @@ impl FileStore {
     /// The directory, as an absolute path.
     pub fn dir(&self) -> &Path {
         self.shelf.directory().root()
+    }
+
+    /// What this store has written since it was opened, clones included.
+    ///
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// # use std::time::Duration;
+    /// # use bytes::Bytes;
+    /// # use larder::{Entry, Lifetime, Store, Timestamp};
+    /// # use larder_file::FileStore;
+    /// # let scratch = tempfile::tempdir().unwrap();
+    /// # let dir = scratch.path().join("pages");
+    /// let pages = FileStore::at(dir).open().await?;
+    /// let value = Bytes::from(vec![7; 1 << 20]);
+    /// let minute = |start| Entry::fresh_for(value.clone(), start, Duration::from_secs(60));
+    /// pages.set("/", minute(Timestamp::EPOCH)).await?;
+    /// let before = pages.stats().bytes_written;
+    /// pages.renew("/", minute(Timestamp::from_nanos(1))).await?;
+    /// assert_eq!(pages.stats().bytes_written - before, 36);
+    /// # Ok::<(), larder::Error>(()) }).unwrap();
+    /// ```
+    pub fn stats(&self) -> FileStats {
+        self.shelf.directory().stats()
     }
 
     fn over(shelf: Shelf) -> Self {
@@ -144,6 +179,13 @@ impl Store for FileStore {
     async fn set(&self, key: &str, entry: Entry<Bytes>) -> Result<SetOutcome> {
         let key = key.to_owned();
         self.run(Operation::Set, move |shelf, ticket| shelf.set(&key, &entry, ticket)).await
+    }
+
+    /// Compares the file with `entry` and, where only the lifetime is another, writes 36 bytes into it; else
+    /// as [`set`](Store::set). Costs a read of the file.
+    async fn renew(&self, key: &str, entry: Entry<Bytes>) -> Result<SetOutcome> {
+        let key = key.to_owned();
+        self.run(Operation::Set, move |shelf, ticket| shelf.renew(&key, &entry, ticket)).await
     }
 
     async fn remove(&self, key: &str) -> Result<()> {

@@ -24,6 +24,9 @@ use crate::place::{LANES, Place};
 use crate::sync::{Mutex, RwLock};
 use crate::ticket::Ticket;
 
+/// How often a file that seems damaged is read again.
+const REREADS: u32 = 3;
+
 pub(crate) struct Shelf {
     directory: Directory,
     bounds: Bounds,
@@ -57,16 +60,19 @@ impl Shelf {
     pub(crate) fn get(&self, key: &str) -> Result<Option<Entry<Bytes>>> {
         let place = Place::of(key);
         let _turn = self.turns[place.lane()].read();
-        let Some(bytes) = self.directory.read(place)? else {
+        let mut read = self.read(place, key);
+        // Another process may be renewing it: what was half written then is whole now.
+        for _ in 0..REREADS {
+            if !read.as_ref().is_err_and(|error| error.kind() == ErrorKind::Corrupt) {
+                break;
+            }
+            read = self.read(place, key);
+        }
+        let Some((entry, len)) = read? else {
             // Evicted, or removed by another process.
             self.index.lock().remove(place);
             return Ok(None);
         };
-        let len = bytes.len() as u64;
-        let entry = wire::decode(key.as_bytes(), bytes).map_err(|error| {
-            unreadable(Operation::Get, &self.directory.path(place), error.kind(), "not what was written")
-                .with_source(error)
-        })?;
         let known = Known { place, bytes: len, keep: Keep::of(entry.lifetime()) };
         if !self.index.lock().touch(known) {
             self.adopt(known);
@@ -74,10 +80,55 @@ impl Shelf {
         Ok(Some(entry))
     }
 
+    /// The entry of `key`, if there is a file, and how long that is.
+    fn read(&self, place: Place, key: &str) -> Result<Option<(Entry<Bytes>, u64)>> {
+        let Some(bytes) = self.directory.read(place)? else { return Ok(None) };
+        let len = bytes.len() as u64;
+        let entry = wire::decode(key.as_bytes(), bytes).map_err(|error| {
+            unreadable(Operation::Get, &self.directory.path(place), error.kind(), "not what was written")
+                .with_source(error)
+        })?;
+        Ok(Some((entry, len)))
+    }
+
     pub(crate) fn set(&self, key: &str, entry: &Entry<Bytes>, ticket: &Ticket) -> Result<SetOutcome> {
         let place = Place::of(key);
         let _turn = self.turns[place.lane()].write();
         let _step = ticket.begin().ok_or_else(|| nobody_waits(Operation::Set))?;
+        self.write(place, key, entry)
+    }
+
+    /// Writes a lifetime where a lifetime is all that is new, else the whole entry.
+    pub(crate) fn renew(&self, key: &str, entry: &Entry<Bytes>, ticket: &Ticket) -> Result<SetOutcome> {
+        let place = Place::of(key);
+        let _turn = self.turns[place.lane()].write();
+        let _step = ticket.begin().ok_or_else(|| nobody_waits(Operation::Set))?;
+        if self.renew_in_place(place, key, entry)? {
+            self.directory.settle(place.lane(), Operation::Set)?;
+            return Ok(SetOutcome::Stored);
+        }
+        self.write(place, key, entry)
+    }
+
+    fn renew_in_place(&self, place: Place, key: &str, entry: &Entry<Bytes>) -> Result<bool> {
+        let bytes = wire::encoded_len(key.as_bytes(), entry);
+        if bytes > self.bounds.bytes
+            || !self.directory.renew(place, &wire::head(key.as_bytes(), entry), entry.value())
+        {
+            return Ok(false);
+        }
+        let _change = self.change.lock();
+        // Evicted meanwhile: what was renewed has no name any more.
+        if self.directory.size(place) != Some(bytes) {
+            return Ok(false);
+        }
+        // The newest again, as by a write.
+        self.admit(Known { place, bytes, keep: Keep::of(entry.lifetime()) }, Operation::Set)?;
+        Ok(true)
+    }
+
+    /// The turn is held.
+    fn write(&self, place: Place, key: &str, entry: &Entry<Bytes>) -> Result<SetOutcome> {
         let bytes = wire::encoded_len(key.as_bytes(), entry);
         if bytes > self.bounds.bytes {
             self.forget(place, Operation::Set)?;

@@ -67,6 +67,11 @@ impl Store for Cap {
         self.inner.set(key, self.capped(entry)).await
     }
 
+    async fn renew(&self, key: &str, entry: Entry<Bytes>) -> Result<SetOutcome> {
+        let entry = if self.bug == Bug::RenewUncapped { entry } else { self.capped(entry) };
+        self.inner.renew(key, entry).await
+    }
+
     async fn remove(&self, key: &str) -> Result<()> {
         self.inner.remove(key).await
     }

@@ -79,6 +79,11 @@ impl Store for Encoder {
         self.inner.set(key, self.encode(entry, now)).await
     }
 
+    async fn renew(&self, key: &str, entry: Entry<String>) -> Result<SetOutcome> {
+        let now = self.inner.clock().now().saturating_add(Duration::from_nanos(1));
+        self.inner.renew(key, self.encode(entry, now)).await
+    }
+
     async fn remove(&self, key: &str) -> Result<()> {
         self.inner.remove(key).await
     }

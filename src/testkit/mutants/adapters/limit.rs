@@ -101,6 +101,14 @@ impl Store for Limit {
         self.put(key, entry).await
     }
 
+    async fn renew(&self, key: &str, entry: Entry<Bytes>) -> Result<SetOutcome> {
+        let _turn = self.turn.lock().await;
+        if self.has(Bug::RenewUnlimited) {
+            return self.inner.renew(key, entry).await;
+        }
+        self.put(key, entry).await
+    }
+
     async fn remove(&self, key: &str) -> Result<()> {
         if self.has(Bug::RemoveNotSubtracted) {
             self.miscount(self.under(key));

@@ -55,6 +55,8 @@ const LIST: &[(Kind, Bug, &str, &str, &str, usize)] = &[
     (Kind::Prefix, Bug::FlushDropped, "prefix_flush_not_forwarded", "flush is not passed on", FORWARDS, 6),
     (Kind::Prefix, Bug::BulkSplit, "prefix_bulk_split", "get_many is one get a key", FORWARDS, 6),
     (Kind::Prefix, Bug::SetManySplit, "prefix_set_many_split", "set_many is one set a key", FORWARDS, 6),
+    (Kind::Prefix, Bug::RenewIsSet, "prefix_renew_not_forwarded", "a renewal becomes a set", FORWARDS, 6),
+    (Kind::Prefix, Bug::RenewUnprefixed, "prefix_renew_without_prefix", "a renewal goes to the key without the prefix", IDLE, 6),
     (Kind::Prefix, Bug::PeekDropped, "prefix_peek_not_forwarded", "peek is the default, which never answers", FORWARDS, 6),
     (Kind::Prefix, Bug::InstantDropped, "prefix_get_at_drops_the_instant", "get_at becomes get", FORWARDS, 6),
     (Kind::Prefix, Bug::Opaque, "prefix_describe_is_opaque", "describe does not show what is inside", DESCRIBES, 6),
@@ -86,6 +88,7 @@ const LIST: &[(Kind, Bug, &str, &str, &str, usize)] = &[
     (Kind::Encoder, Bug::FilterExpired, "encoder_filters_stale", "a stale entry is hidden", IDLE, 6),
     (Kind::Shards, Bug::RouteDiffers, "shards_route_differs", "set goes by another hash than get", IDLE, 6),
     (Kind::Shards, Bug::RemoveRouteDiffers, "shards_remove_elsewhere", "a removal goes to the first shard", IDLE, 6),
+    (Kind::Shards, Bug::RenewRouteDiffers, "shards_renew_elsewhere", "a renewal goes to the first shard", IDLE, 6),
     (Kind::Shards, Bug::PeekRouteDiffers, "shards_peek_elsewhere", "a peek goes to the first shard, where an old copy is", PEEKS, 6),
     (Kind::Shards, Bug::ClearsOneShard, "shards_clear_one", "clear clears the first shard", CLEARS, 6),
     (Kind::Shards, Bug::ClearStops, "shards_clear_error_swallowed", "an error of clear is swallowed", ERRORS, 6),
@@ -99,12 +102,14 @@ const LIST: &[(Kind, Bug, &str, &str, &str, usize)] = &[
     (Kind::Limit, Bug::CheckedAfter, "limit_checked_after_insert", "room is made after the entry is in", BOUND, 6),
     (Kind::Limit, Bug::KeyNotCounted, "limit_key_not_counted", "the bytes of keys are not counted", BOUND, 6),
     (Kind::Limit, Bug::BulkUnlimited, "limit_bulk_is_unlimited", "set_many does not look at the limit", BOUND, 6),
+    (Kind::Limit, Bug::RenewUnlimited, "limit_renewal_is_unlimited", "a renewal does not look at the limit", BOUND, 6),
     (Kind::Limit, Bug::OffByOne, "limit_off_by_one", "one byte more than the limit is taken", BOUND, 6),
     (Kind::Cap, Bug::FreshOnly, "cap_clamps_fresh_only", "a cap moves fresh_until alone: the stale window grows", DEADLINES, 6),
     (Kind::Cap, Bug::CapExtends, "cap_extends", "a cap sets the deadline, also to a later one", DEADLINES, 6),
     (Kind::Cap, Bug::WindowsVanish, "cap_takes_the_windows", "a cap ends the stale window along with freshness", DEADLINES, 6),
     (Kind::Cap, Bug::OriginMoves, "cap_moves_the_origin", "a capped entry is created anew", DEADLINES, 6),
     (Kind::Cap, Bug::BulkUncapped, "cap_not_in_bulk", "set_many does not cap", DEADLINES, 6),
+    (Kind::Cap, Bug::RenewUncapped, "cap_not_in_renewals", "a renewal is not capped", DEADLINES, 6),
     (Kind::Cap, Bug::CapOnRead, "cap_counts_from_the_read", "a read moves the deadlines to a cap from now", DEADLINES, 6),
     (Kind::Cap, Bug::CapUndeclared, "cap_undeclared", "an adapter shortens lifetimes and does not say so", DEADLINES, 6),
 ];
@@ -156,7 +161,7 @@ fn try_out(kind: Kind, bug: Bug, trial: &Trial) -> Report {
         }
         Kind::Limit => {
             let check = check_adapter("toy limit", move |inner| Limit::new(inner, bug)).bounded(LIMIT);
-            settle(check.changes(&["set", "set_many", "remove_many"]), trial)
+            settle(check.changes(&["set", "renew", "set_many", "remove_many"]), trial)
         }
         Kind::Cap => {
             let check = check_adapter("toy cap", move |inner| Cap::new(inner, bug));
@@ -208,6 +213,11 @@ enum Bug {
     FlushDropped,
     BulkSplit,
     SetManySplit,
+    RenewIsSet,
+    RenewUnprefixed,
+    RenewRouteDiffers,
+    RenewUnlimited,
+    RenewUncapped,
     PeekDropped,
     InstantDropped,
     Opaque,

@@ -119,6 +119,18 @@ impl Store for Prefix {
         self.passed(set)
     }
 
+    async fn renew(&self, key: &str, entry: Entry<Bytes>) -> Result<SetOutcome> {
+        if self.has(Bug::RenewIsSet) {
+            return self.set(key, entry).await;
+        }
+        self.is_open()?;
+        self.known.lock().remove(key);
+        let full = if self.has(Bug::RenewUnprefixed) { key.to_owned() } else { self.full(key) };
+        let renewed = self.inner.renew(&full, entry).await;
+        self.known.lock().remove(key);
+        self.passed(renewed)
+    }
+
     async fn remove(&self, key: &str) -> Result<()> {
         self.is_open()?;
         let full = if self.has(Bug::RemoveUnprefixed) { key.to_owned() } else { self.full(key) };

@@ -42,6 +42,13 @@ impl Store for Shards {
         self.route(key, Bug::RouteDiffers).set(key, entry).await
     }
 
+    async fn renew(&self, key: &str, entry: Entry<Bytes>) -> Result<SetOutcome> {
+        if self.bug == Bug::PeekRouteDiffers {
+            return self.set(key, entry).await;
+        }
+        self.route(key, Bug::RenewRouteDiffers).renew(key, entry).await
+    }
+
     async fn remove(&self, key: &str) -> Result<()> {
         self.route(key, Bug::RemoveRouteDiffers).remove(key).await
     }

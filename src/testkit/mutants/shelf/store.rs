@@ -2,6 +2,7 @@
 //! everything that can be overridden. Healthy unless a bug is named.
 
 mod capabilities;
+mod renewal;
 
 use std::sync::Arc;
 
@@ -427,6 +428,13 @@ impl Store for Shelf {
             _ => {}
         }
         Ok(self.write(key, entry))
+    }
+
+    async fn renew(&self, key: &str, entry: Entry<String>) -> Result<SetOutcome> {
+        match self.renewal(key, entry) {
+            Some(entry) => self.set(key, entry).await,
+            None => Ok(SetOutcome::Stored),
+        }
     }
 
     async fn remove(&self, key: &str) -> Result<()> {

@@ -6,7 +6,7 @@ use super::{Law, calm, law};
 use crate::testkit::runner::Finding;
 use crate::testkit::store::facts::{Facts, Order};
 use crate::testkit::store::lab::Lab;
-use crate::testkit::store::plan::{Draft, Op, Plan, Step, single_ops};
+use crate::testkit::store::plan::{Draft, Op, Plan, Step, renewals, single_ops};
 use crate::testkit::store::trace::{One, Trace};
 
 pub(super) fn laws() -> Vec<Law> {
@@ -131,10 +131,15 @@ fn exact(lab: &Lab, plan: &Plan) -> Result<(), Finding> {
 fn weighed(lab: &Lab, plan: &Plan, trace: &Trace, found: &[(u8, u32)], weight: u64) -> Result<(), Finding> {
     let firsts = crate::testkit::store::trace::numbers(plan);
     let mut steps = Vec::new();
+    // What a renewal keeps is as long as the value that was written before it.
+    let mut sizes = std::collections::BTreeMap::new();
     for (step, &first) in plan.tasks[0].iter().zip(&firsts[0]) {
+        let keeps = matches!(step.op, Op::Renew(_, false));
         for (number, draft) in (first..).zip(step.op.drafts()) {
+            let size = *sizes.get(&draft.key).filter(|_| keeps).unwrap_or(&draft.size);
+            sizes.insert(draft.key, size);
             if found.contains(&(draft.key, number)) {
-                steps.push(Step::own(Op::Set(draft.clone())));
+                steps.push(Step::own(Op::Set(Draft { size, ..draft.clone() })));
             }
         }
     }
@@ -181,6 +186,7 @@ fn crowded(facts: &Facts) -> impl Strategy<Value = Plan> + use<> {
     });
     let op = prop_oneof![
         8 => set.clone().prop_map(Op::Set),
+        1 => renewals(set.clone()),
         3 => (0..keys).prop_map(Op::Get),
         1 => (0..keys).prop_map(Op::Peek),
         1 => (0..keys).prop_map(Op::Remove),
@@ -233,6 +239,7 @@ fn refused(facts: &Facts) -> impl Strategy<Value = Plan> + use<> {
         .prop_map(|(key, size)| Draft { size, ..Draft::lasting(key) });
     let op = prop_oneof![
         4 => set.clone().prop_map(Op::Set),
+        1 => set.clone().prop_map(|draft| Op::Renew(draft, true)),
         1 => proptest::collection::vec(set, 1..3).prop_map(Op::SetMany),
         3 => (0..2u8).prop_map(Op::Get),
         1 => (0..2u8).prop_map(Op::Peek),

@@ -6,7 +6,7 @@ use super::{Law, anyone, as_a_map, calm, law};
 use crate::testkit::runner::Finding;
 use crate::testkit::store::facts::Facts;
 use crate::testkit::store::lab::{Lab, Lane};
-use crate::testkit::store::plan::{Op, Plan, Step, lasting_drafts, ops, sequence};
+use crate::testkit::store::plan::{Draft, Op, Plan, Step, drafts, lasting_drafts, ops, renewals, sequence};
 use crate::testkit::store::trace::{One, Trace};
 use crate::testkit::store::world::Shape;
 
@@ -27,6 +27,17 @@ pub(super) fn laws() -> Vec<Law> {
             reproducible,
             |facts| sequence(ops(facts.fitting(KEYS)), 10).boxed(),
             |lab, plan| same(lab, plan, Shape::Minimal, "its four required methods alone"),
+        ),
+        law(
+            "s13_a_renewal_is_a_write",
+            "what was not modified keeps its old deadlines, or a value that was modified is not stored",
+            anyone,
+            |facts| renewed(facts.fitting(KEYS)).boxed(),
+            |lab, plan| {
+                let trace = calm(lab, plan)?;
+                trace.unaltered()?;
+                as_a_map(lab, &trace, KEYS)
+            },
         ),
         law(
             "d1_handles_change_nothing",
@@ -82,6 +93,28 @@ fn in_bulk(keys: u8) -> impl Strategy<Value = Plan> {
         2 => proptest::collection::vec(0..keys, 0..5).prop_map(Op::RemoveMany),
     ];
     proptest::collection::vec(op, 1..8).prop_map(move |ops| {
+        let reads = (0..keys).map(Op::Get);
+        Plan { tasks: vec![ops.into_iter().chain(reads).map(Step::own).collect()], ..Plan::default() }
+    })
+}
+
+/// Renewals of whatever there is: the same value, another one, one that is gone, with other labels.
+fn renewed(keys: u8) -> impl Strategy<Value = Plan> {
+    let read = |keys: u8| {
+        prop_oneof![
+            3 => (0..keys).prop_map(Op::Get),
+            1 => (0..keys).prop_map(Op::Peek),
+            1 => proptest::collection::vec(0..keys, 1..4).prop_map(Op::GetMany),
+        ]
+    };
+    let op = prop_oneof![
+        3 => drafts(keys).prop_map(Op::Set),
+        4 => renewals(drafts(keys)),
+        2 => renewals((0..keys).prop_map(Draft::lasting)),
+        1 => (0..keys).prop_map(Op::Remove),
+        2 => read(keys),
+    ];
+    proptest::collection::vec(op, 1..9).prop_map(move |ops| {
         let reads = (0..keys).map(Op::Get);
         Plan { tasks: vec![ops.into_iter().chain(reads).map(Step::own).collect()], ..Plan::default() }
     })

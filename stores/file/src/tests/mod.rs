@@ -7,6 +7,7 @@ mod foreign;
 mod kill;
 mod laws;
 mod processes;
+mod renew;
 mod trouble;
 
 use std::fs;

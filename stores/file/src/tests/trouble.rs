@@ -193,6 +193,25 @@ fn refuses_changes(dir: &Path, store: &FileStore, kind: ErrorKind) {
     now(store.remove("absent")).unwrap();
 }
 
+/// S4: what cannot be looked into has not been cleared.
+#[test]
+fn s4_a_clear_of_a_directory_that_is_away_is_an_error() {
+    let scratch = scratch();
+    let (dir, aside) = (scratch.path().join("dir"), scratch.path().join("aside"));
+    let store = super::open(&dir);
+    now(store.set("k", entry("kept"))).unwrap();
+    fs::rename(&dir, &aside).unwrap();
+    fs::write(&dir, b"").unwrap();
+    for error in [now(store.clear()).unwrap_err(), now(store.clear_prefix("k")).unwrap_err()] {
+        assert!(error.to_string().contains(dir.to_str().unwrap()), "{error}");
+    }
+    fs::remove_file(&dir).unwrap();
+    fs::rename(&aside, &dir).unwrap();
+    assert_eq!(now(store.get("k")).unwrap(), Some(entry("kept")));
+    now(store.clear()).unwrap();
+    assert_eq!(now(store.get("k")).unwrap(), None);
+}
+
 #[test]
 fn a_path_that_is_no_directory_is_an_error_with_a_remedy() {
     let dir = scratch();
