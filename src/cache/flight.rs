@@ -5,12 +5,13 @@ use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as Slots;
 use std::hash::{BuildHasher, Hash};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use foldhash::quality::RandomState;
 use tokio::sync::watch;
 
+use crate::cache::tags::Shade;
 use crate::entry::Entry;
 use crate::error::Error;
 use crate::sync::{Mutex, MutexGuard};
@@ -22,6 +23,8 @@ pub(crate) struct Flight<V> {
     state: watch::Sender<State<V>>,
     claim: Mutex<Claim>,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
+    /// What was invalidated meanwhile of the entry that it landed with.
+    shade: OnceLock<Shade>,
 }
 
 /// How far a flight is, as its waiters see it.
@@ -63,6 +66,7 @@ impl<V: Clone> Flight<V> {
             state: watch::Sender::new(State::Running),
             claim: Mutex::new(Claim { fenced, storing: false }),
             panic: Mutex::new(None),
+            shade: OnceLock::new(),
         }
     }
 
@@ -98,6 +102,16 @@ impl<V: Clone> Flight<V> {
 
     pub(crate) fn refresh_behind(&self, stale: Entry<V>) {
         self.state.send_replace(State::Refreshing(stale));
+    }
+
+    /// What was invalidated of its entry before it left the table.
+    pub(crate) fn shade(&self) -> Shade {
+        self.shade.get().copied().unwrap_or_default()
+    }
+
+    pub(crate) fn cast(&self, shade: Shade) {
+        // A flight lands once.
+        let _ = self.shade.set(shade);
     }
 
     pub(crate) fn land(&self, landing: Landing<V>) {
