@@ -4,9 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::adapters::{
-    Access, ByteLimited, Chain, Encoded, FreshForAtMost, Inspect, Prefixed, Tagged,
-};
+use crate::adapters::{Access, ByteLimited, Chain, Encoded, FreshForAtMost, Inspect, Prefixed, Tagged};
 use crate::codec::Codec;
 use crate::dynamic::BoxStore;
 use crate::entry::Entry;

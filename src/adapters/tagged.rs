@@ -79,7 +79,10 @@ impl<S, T> Tagged<S, T> {
     /// absent (law T2).
     pub fn known_tags(mut self, most: usize) -> Result<Self> {
         if most == 0 {
-            return Err(Error::invalid("tagged", "known_tags: zero; no entry could be judged without waiting"));
+            return Err(Error::invalid(
+                "tagged",
+                "known_tags: zero; no entry could be judged without waiting",
+            ));
         }
         self.known = Known::new(most);
         Ok(self)
@@ -90,7 +93,10 @@ impl<S, T> Tagged<S, T> {
     /// [`InvalidInput`](ErrorKind::InvalidInput) if zero.
     pub fn max_age(mut self, age: Duration) -> Result<Self> {
         if age.is_zero() {
-            return Err(Error::invalid("tagged", "max_age: zero; every tagged entry would be absent at once"));
+            return Err(Error::invalid(
+                "tagged",
+                "max_age: zero; every tagged entry would be absent at once",
+            ));
         }
         self.max_age = age;
         Ok(self)
@@ -224,7 +230,11 @@ impl<S: Store, T: Store<Key = str, Value = Timestamp>> Tagged<S, T> {
         found.into_iter().map(|found| found?.map_or(Ok(None), settle)).collect()
     }
 
-    async fn judged_one(&self, found: Option<Entry<S::Value>>, now: Timestamp) -> Result<Option<Entry<S::Value>>> {
+    async fn judged_one(
+        &self,
+        found: Option<Entry<S::Value>>,
+        now: Timestamp,
+    ) -> Result<Option<Entry<S::Value>>> {
         let Some(entry) = found else { return Ok(None) };
         if !self.is_judged(entry.tags()) {
             return Ok(Some(entry));
@@ -453,7 +463,13 @@ impl<S: Store, T: Store<Key = str, Value = Timestamp>> Store for Tagged<S, T> {
 
     fn describe(&self) -> Description {
         self.counts
-            .describe(Description::new("tagged"), self.known.len(), self.max_age, self.open, self.clears_by_instant)
+            .describe(
+                Description::new("tagged"),
+                self.known.len(),
+                self.max_age,
+                self.open,
+                self.clears_by_instant,
+            )
             .over(self.inner.describe())
             .over(self.instants.describe())
     }

@@ -13,8 +13,8 @@ use crate::cache::core::Core;
 use crate::cache::event::{Event, Listener};
 use crate::cache::flight::Flights;
 use crate::cache::load::Owned;
-use crate::cache::tags::{Order, TagsOf};
 use crate::cache::policy::{CLOCK_SKEW, Jitter, MAX_REFRESHES, Policy, TIMEOUT};
+use crate::cache::tags::{Invalidations, TagsOf};
 use crate::cache::{Cache, Loader, NoLoader, answer};
 use crate::entry::Entry;
 use crate::error::{Error, Result};
@@ -262,7 +262,7 @@ impl<S: Store, L> CacheBuilder<S, L> {
             listener: settings.listener,
             flights: Flights::new(),
             background,
-            order: Order::default(),
+            invalidations: Invalidations::default(),
             tags_of: settings.tags_of,
             chance: FixedState::with_seed(
                 settings.seed.unwrap_or_else(|| RandomState::default().hash_one(0)),

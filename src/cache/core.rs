@@ -14,7 +14,7 @@ use crate::cache::event::{EventKind, Listener};
 use crate::cache::flight::{Flight, Flights, Joined, Landing, State};
 use crate::cache::load::{Compute, Owned, Ticket, Within, fly, shut_down};
 use crate::cache::policy::Policy;
-use crate::cache::tags::{Order, TagsOf};
+use crate::cache::tags::{Invalidations, Record, TagsOf};
 use crate::entry::{Entry, Freshness};
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::runtime::BoxFuture;
@@ -28,7 +28,7 @@ pub(crate) struct Core<S: Store> {
     pub(crate) listener: Listener<S>,
     pub(crate) flights: Flights<Owned<S>, S::Value>,
     pub(crate) background: Background,
-    pub(crate) order: Order,
+    pub(crate) invalidations: Invalidations,
     pub(crate) tags_of: TagsOf<S>,
     /// Spreads deadlines: a hash of key and instant is all the chance that jitter needs.
     pub(crate) chance: FixedState,
@@ -114,9 +114,9 @@ impl<S: Store + 'static> Core<S> {
             let answer = compute(None).await?;
             return self.entry(key, answer, None, self.began()).map(Entry::into_value);
         }
-        let arrived = self.order.arrive();
+        let arrived = self.invalidations.last();
         loop {
-            let flight = match self.flights.join(key) {
+            let flight = match self.flights.join(key, &arrived) {
                 Joined::Lead(flight) => return self.lead(key, flight, compute).await,
                 Joined::Follow(flight) => flight,
             };
@@ -125,7 +125,7 @@ impl<S: Store + 'static> Core<S> {
                     .with_message("the computation of a key asked for that key again"));
             }
             self.listener.tell(key, EventKind::Joined);
-            match self.wait(&flight, arrived).await {
+            match self.wait(&flight, &arrived).await {
                 Landing::Found(entry) | Landing::Value(entry) => return Ok(entry.into_value()),
                 Landing::Failed(error) => return Err(error),
                 // Whoever ran it is gone, or what it brought was invalidated before this caller came: the next
@@ -175,7 +175,7 @@ impl<S: Store + 'static> Core<S> {
             return Ok(entry.into_value());
         }
         // Whatever was invalidated came later than this caller.
-        match self.wait(&flight, Timestamp::EPOCH).await {
+        match self.wait(&flight, flight.born()).await {
             Landing::Found(entry) | Landing::Value(entry) => Ok(entry.into_value()),
             Landing::Failed(error) => Err(error),
             Landing::Panicked => match flight.take_panic() {
@@ -217,15 +217,15 @@ impl<S: Store + 'static> Core<S> {
 
     /// Waits for a flight to land, or to show a stale entry that may still be served. What was invalidated
     /// before this caller arrived it is not given.
-    async fn wait(&self, flight: &Flight<S::Value>, arrived: Timestamp) -> Landing<S::Value> {
+    async fn wait(&self, flight: &Flight<S::Value>, arrived: &Arc<Record>) -> Landing<S::Value> {
         let servable = |state: &State<S::Value>| {
             let State::Refreshing(entry) = state else { return false };
             self.policy.judge(entry.lifetime(), self.clock.now()) <= Freshness::Stale
-                && self.admits(entry, self.order.shade(entry), arrived)
+                && self.admits(flight, arrived, entry)
         };
         match flight.shows(servable).await {
             State::Landed(Landing::Found(entry) | Landing::Value(entry))
-                if !self.admits(&entry, flight.shade(), arrived) =>
+                if !self.admits(flight, arrived, &entry) =>
             {
                 Landing::Vanished
             }

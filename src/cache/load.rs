@@ -61,16 +61,13 @@ pub(crate) struct Ticket<S: Store> {
     core: Arc<Core<S>>,
     key: <S::Key as ToOwned>::Owned,
     flight: Arc<Flight<S::Value>>,
-    /// Of the fences that stand because of this flight.
-    generation: usize,
     landed: bool,
 }
 
 impl<S: Store> Ticket<S> {
     pub(crate) fn new(core: Arc<Core<S>>, key: &S::Key, flight: Arc<Flight<S::Value>>) -> Self {
         core.background.enter();
-        let generation = core.order.enter();
-        Self { core, key: key.to_owned(), flight, generation, landed: false }
+        Self { core, key: key.to_owned(), flight, landed: false }
     }
 
     fn key(&self) -> &S::Key {
@@ -81,19 +78,15 @@ impl<S: Store> Ticket<S> {
     /// nothing is then nobody's trouble (E2).
     fn servable(&self) -> Option<Entry<S::Value>> {
         let stale = self.flight.stale().filter(|_| !self.flight.is_fenced())?;
-        let freshness = self.core.policy.judge(self.core.left_of(&stale)?, self.core.clock.now());
+        let freshness =
+            self.core.policy.judge(self.core.left_of(&self.flight, &stale)?, self.core.clock.now());
         (freshness <= Freshness::Stale).then_some(stale)
     }
 
     fn land(&mut self, landing: Landing<S::Value>) {
         if !std::mem::replace(&mut self.landed, true) {
             self.core.flights.leave(&self.key, &self.flight);
-            // Whoever joined has arrived before this point, so no later invalidation concerns them.
-            if let Landing::Found(entry) | Landing::Value(entry) = &landing {
-                self.flight.cast(self.core.order.shade(entry));
-            }
             self.flight.land(landing);
-            self.core.order.leave(self.generation);
             self.core.background.leave();
         }
     }
@@ -311,7 +304,7 @@ async fn computed<S: Store + 'static>(
 /// Stores a result that nothing has overtaken, and lands with it.
 async fn store<S: Store>(ticket: &Ticket<S>, entry: Entry<S::Value>) -> Landing<S::Value> {
     let core = &*ticket.core;
-    if core.is_removed(&entry) || !ticket.flight.may_store() {
+    if core.left_of(&ticket.flight, &entry).is_none() || !ticket.flight.may_store() {
         core.listener.tell(ticket.key(), EventKind::Overtaken);
         return Landing::Value(entry);
     }
@@ -336,7 +329,9 @@ fn fall_back<S: Store>(ticket: &Ticket<S>, held: Option<Entry<S::Value>>, error:
     let now = core.clock.now();
     match held {
         Some(entry)
-            if core.left_of(&entry).is_some_and(|life| core.policy.serves_on_error(life, now))
+            if core
+                .left_of(&ticket.flight, &entry)
+                .is_some_and(|life| core.policy.serves_on_error(life, now))
                 && !ticket.flight.is_fenced() =>
         {
             Landing::Value(entry)

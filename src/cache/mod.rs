@@ -265,7 +265,7 @@ impl<S: Store + 'static, L> Cache<S, L> {
 
     #[cfg(test)]
     pub(crate) fn is_idle(&self) -> bool {
-        self.core.flights.is_idle() && self.core.order.is_idle()
+        self.core.flights.is_idle() && self.core.invalidations.is_idle()
     }
 }
 

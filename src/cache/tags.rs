@@ -1,30 +1,28 @@
-//! Invalidation by tags: when it happened among the computations, and what it does to those that run.
+//! Invalidation by tags: the calls, and the order in which they stand to the computations (E4, T2).
 //!
-//! An invalidation is an instant; the store judges what it holds by it. That leaves two things to the
-//! engine. Its clock may be coarse and may step back, so instants are handed out in order ([`Order`]):
-//! what began before an invalidation was created at or before it, what began after it later. And what is
-//! on its way through a flight no store judges any more, so an invalidation is remembered (a fence) as
-//! long as there are flights that began before its end.
+//! Which tags a result will carry nobody knows before its computation has ended, so an invalidation fences
+//! no flight. It is written down, in a list that each flight holds on to from its birth ([`Record`]): what was
+//! removed since is neither stored nor given to whoever came later. A record that no flight holds is gone.
+//! The clock may be coarse and may step back, so instants are handed out in order ([`Invalidations`]).
 
-use std::collections::HashMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
+
 use crate::cache::Cache;
+use crate::cache::core::Core;
 use crate::cache::event::EventKind;
+use crate::cache::flight::Flight;
 use crate::entry::{Entry, Freshness, Lifetime};
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::store::{InvalidateTags, Store};
 use crate::sync::Mutex;
 use crate::time::Timestamp;
 
-use super::core::Core;
-
-/// The most tags that one entry may have.
+/// The most tags that one entry may have: each costs a lookup on a hit.
 pub(crate) const MOST_TAGS: usize = 1_024;
-/// How many tags are fenced one by one. Beyond it all of them are.
-const MOST_FENCES: usize = 65_536;
 
 impl<S: InvalidateTags + 'static, L> Cache<S, L> {
     /// [`remove_tags`](Self::remove_tags) for one.
@@ -74,13 +72,13 @@ impl<S: InvalidateTags + 'static, L> Cache<S, L> {
             check(tag).map_err(|message| invalid(Operation::Invalidate, message))?;
         }
         let core = &self.core;
-        let at = core.order.invalidate(core.clock.now(), core.policy.skew, tags, kind);
+        let at = core.invalidations.invalidate(core.clock.now());
+        let underway = Underway::begin(&core.invalidations, tags, kind, at);
         let outcome = match kind {
             Kind::Removed => core.store.remove_tags(tags, at).await,
             Kind::Expired => core.store.expire_tags(tags, at).await,
         };
-        // Again, for the flights that began meanwhile: they may have read what was not judged yet.
-        core.order.fence(tags, kind, at);
+        drop(underway);
         core.listener.tell_of_all(match (&outcome, kind) {
             (Ok(()), Kind::Removed) => EventKind::TagsRemoved(tags),
             (Ok(()), Kind::Expired) => EventKind::TagsExpired(tags),
@@ -93,7 +91,7 @@ impl<S: InvalidateTags + 'static, L> Cache<S, L> {
 impl<S: Store> Core<S> {
     /// When a computation begins that begins now: after every invalidation so far.
     pub(crate) fn began(&self) -> Timestamp {
-        self.order.began(self.clock.now(), self.policy.skew)
+        self.invalidations.begin(self.clock.now(), self.policy.skew)
     }
 
     /// The entry with the tags of its answer, and those that are a function of its value. `None` for `told`
@@ -127,24 +125,22 @@ impl<S: Store> Core<S> {
         }
     }
 
-    /// Whether an entry that a flight holds may not be stored, because one of its tags was removed meanwhile.
-    pub(crate) fn is_removed(&self, entry: &Entry<S::Value>) -> bool {
-        self.left_of(entry).is_none()
+    /// What is left of the life of an entry that a flight holds, after whatever was invalidated since the
+    /// flight could be joined; `None` if a tag of it was removed.
+    pub(crate) fn left_of(&self, flight: &Flight<S::Value>, entry: &Entry<S::Value>) -> Option<Lifetime> {
+        flight.born().leaves(None, entry, self.clock.now())
     }
 
-    /// What is left of the life of an entry that a flight holds, after whatever was invalidated meanwhile.
-    pub(crate) fn left_of(&self, entry: &Entry<S::Value>) -> Option<Lifetime> {
-        self.order.shade(entry).cast_on(entry.lifetime(), Timestamp::MAX, self.clock.now())
-    }
-
-    /// Whether whoever arrived when `arrived` was the latest invalidation may be given an entry on which
-    /// this shade lies. An entry that was expired meanwhile may be served in its stale window.
-    pub(crate) fn admits(&self, entry: &Entry<S::Value>, shade: Shade, arrived: Timestamp) -> bool {
-        if shade.is_none() {
-            return true;
-        }
+    /// Whether a flight's entry may be given to whoever arrived when `arrived` was the last invalidation: what
+    /// was removed before is not, and what was expired is within its stale window.
+    pub(crate) fn admits(
+        &self,
+        flight: &Flight<S::Value>,
+        arrived: &Arc<Record>,
+        entry: &Entry<S::Value>,
+    ) -> bool {
         let now = self.clock.now();
-        match shade.cast_on(entry.lifetime(), arrived, now) {
+        match flight.born().leaves(Some(arrived), entry, now) {
             Some(life) if life == entry.lifetime() => true,
             Some(life) => self.policy.judge(life, now) <= Freshness::Stale,
             None => false,
@@ -184,222 +180,211 @@ pub(crate) enum Kind {
     Expired,
 }
 
-/// The first and the last instant at which something was invalidated while flights ran. What was between
-/// them is not kept: whoever came between may be sent round once in vain.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Span {
-    first: Timestamp,
-    last: Timestamp,
+/// An invalidation, and what came after it.
+#[derive(Debug)]
+pub(crate) struct Record {
+    tags: Box<[Box<str>]>,
+    kind: Kind,
+    at: Timestamp,
+    next: OnceLock<Arc<Record>>,
 }
 
-impl Span {
-    fn with(span: Option<Self>, other: Option<Self>) -> Option<Self> {
-        match (span, other) {
-            (Some(a), Some(b)) => Some(Self { first: a.first.min(b.first), last: a.last.max(b.last) }),
-            (one, other) => one.or(other),
+impl Record {
+    fn new(tags: &[&str], kind: Kind, at: Timestamp) -> Self {
+        let tags = tags.iter().map(|tag| Box::from(*tag)).collect();
+        Self { tags, kind, at, next: OnceLock::new() }
+    }
+
+    /// What is left of the life of `entry` after the invalidations that came after this one, up to `until` or up
+    /// to now. `None` if a tag of it was removed, and not before the entry was created.
+    fn leaves<V>(
+        self: &Arc<Self>,
+        until: Option<&Arc<Self>>,
+        entry: &Entry<V>,
+        now: Timestamp,
+    ) -> Option<Lifetime> {
+        let (mut life, mut record) = (entry.lifetime(), self);
+        if entry.tags().is_empty() {
+            return Some(life);
         }
-    }
-
-    /// An instant between the creation of an entry and the arrival of a caller, if there may be one.
-    fn between(self, created_at: Timestamp, arrived: Timestamp) -> Option<Timestamp> {
-        let last = self.last.min(arrived);
-        (self.first <= arrived && created_at <= last).then_some(last)
-    }
-}
-
-/// What was invalidated of an entry while its flight ran.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Shade {
-    removed: Option<Span>,
-    expired: Option<Span>,
-}
-
-impl Shade {
-    fn is_none(self) -> bool {
-        self == Self::default()
-    }
-
-    fn add(&mut self, other: Self) {
-        self.removed = Span::with(self.removed, other.removed);
-        self.expired = Span::with(self.expired, other.expired);
-    }
-
-    /// What it leaves of a life, for whoever arrived then.
-    fn cast_on(self, life: Lifetime, arrived: Timestamp, now: Timestamp) -> Option<Lifetime> {
-        let between = |span: Option<Span>| span?.between(life.created_at(), arrived);
-        if between(self.removed).is_some() {
-            return None;
-        }
-        match between(self.expired) {
-            Some(at) => life.not_fresh_at(at, now),
-            None => Some(life),
-        }
-    }
-}
-
-/// The fences of one generation: by tag, and beyond the bound for all tags.
-#[derive(Debug, Default)]
-struct Fences {
-    tags: HashMap<Arc<str>, Shade>,
-    all: Shade,
-}
-
-impl Fences {
-    fn is_empty(&self) -> bool {
-        self.tags.is_empty() && self.all.is_none()
-    }
-
-    fn clear(&mut self) {
-        // Not `clear`: a burst of invalidations is not to hold its room for ever.
-        *self = Self::default();
-    }
-
-    fn add(&mut self, tag: &str, shade: Shade) {
-        if let Some(known) = self.tags.get_mut(tag) {
-            known.add(shade);
-        } else if self.tags.len() < MOST_FENCES {
-            self.tags.insert(Arc::from(tag), shade);
-        } else {
-            self.all.add(shade);
-        }
-    }
-}
-
-/// The order of computations and invalidations, and the fences.
-///
-/// Flights are counted by generation, two of which exist at a time. A fence goes when the flights of its
-/// own generation and of the one before have landed: none is left that began before it.
-#[derive(Debug, Default)]
-pub(crate) struct Order {
-    /// Whether there are fences: all that most flights ask.
-    fenced: AtomicBool,
-    /// The latest invalidation: what a caller notes when it arrives.
-    latest: AtomicU64,
-    state: Mutex<State>,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    /// The earliest instant at which a computation may begin: after the latest invalidation.
-    next: Timestamp,
-    /// The latest instant at which one began.
-    began: Timestamp,
-    generation: usize,
-    running: [usize; 2],
-    fences: [Fences; 2],
-}
-
-impl Order {
-    /// The latest invalidation so far.
-    pub(crate) fn arrive(&self) -> Timestamp {
-        Timestamp::from_nanos(self.latest.load(Ordering::SeqCst))
-    }
-
-    /// A flight begins; returns its generation.
-    pub(crate) fn enter(&self) -> usize {
-        let mut state = self.state.lock();
-        let generation = state.generation % 2;
-        state.running[generation] += 1;
-        generation
-    }
-
-    /// A flight has landed.
-    pub(crate) fn leave(&self, generation: usize) {
-        let mut state = self.state.lock();
-        state.running[generation] -= 1;
-        if self.fenced.load(Ordering::SeqCst) {
-            state.retire();
-            self.fenced.store(state.is_fenced(), Ordering::SeqCst);
-        }
-    }
-
-    /// The instant at which a computation begins. A clock that has stepped back by more than hosts may
-    /// differ is followed all the same: an entry from further ahead would not be taken for fresh (E12).
-    fn began(&self, now: Timestamp, skew: Duration) -> Timestamp {
-        let mut state = self.state.lock();
-        let began = if state.next <= now.saturating_add(skew) { now.max(state.next) } else { now };
-        state.began = state.began.max(began);
-        began
-    }
-
-    /// The instant of an invalidation: not before any computation that has begun.
-    fn invalidate(&self, now: Timestamp, skew: Duration, tags: &[&str], kind: Kind) -> Timestamp {
-        let mut state = self.state.lock();
-        let next = if state.next <= now.saturating_add(skew) { state.next } else { now };
-        let at = now.max(next).max(state.began);
-        state.next = state.next.max(after(at));
-        self.latest.fetch_max(at.as_nanos(), Ordering::SeqCst);
-        self.add(&mut state, tags, kind, at);
-        at
-    }
-
-    fn fence(&self, tags: &[&str], kind: Kind, at: Timestamp) {
-        let mut state = self.state.lock();
-        self.add(&mut state, tags, kind, at);
-    }
-
-    fn add(&self, state: &mut State, tags: &[&str], kind: Kind, at: Timestamp) {
-        if state.running == [0, 0] {
-            return;
-        }
-        let span = Some(Span { first: at, last: at });
-        let shade = match kind {
-            Kind::Removed => Shade { removed: span, expired: None },
-            Kind::Expired => Shade { removed: None, expired: span },
-        };
-        let fences = &mut state.fences[state.generation % 2];
-        for tag in tags {
-            fences.add(tag, shade);
-        }
-        self.fenced.store(true, Ordering::SeqCst);
-    }
-
-    /// What was invalidated of this entry while the flight ran that holds it.
-    pub(crate) fn shade<V>(&self, entry: &Entry<V>) -> Shade {
-        let mut shade = Shade::default();
-        if entry.tags().is_empty() || !self.fenced.load(Ordering::SeqCst) {
-            return shade;
-        }
-        let state = self.state.lock();
-        for fences in &state.fences {
-            shade.add(fences.all);
-            for tag in entry.tags() {
-                if let Some(known) = fences.tags.get(tag) {
-                    shade.add(*known);
+        while !until.is_some_and(|until| Arc::ptr_eq(record, until)) {
+            let Some(next) = record.next.get() else { break };
+            let met = |tag: &Arc<str>| next.tags.iter().any(|invalidated| **invalidated == **tag);
+            if entry.created_at() <= next.at && entry.tags().iter().any(met) {
+                match next.kind {
+                    Kind::Removed => return None,
+                    Kind::Expired => life = life.not_fresh_at(next.at, now)?,
                 }
             }
+            record = next;
         }
-        shade
-    }
-
-    /// Whether nothing runs and nothing is fenced.
-    #[cfg(any(test, feature = "testkit"))]
-    pub(crate) fn is_idle(&self) -> bool {
-        let state = self.state.lock();
-        state.running == [0, 0] && !state.is_fenced() && !self.fenced.load(Ordering::SeqCst)
+        Some(life)
     }
 }
 
-impl State {
-    fn is_fenced(&self) -> bool {
-        self.fences.iter().any(|fences| !fences.is_empty())
+impl Drop for Record {
+    /// One after the other: a long list that drops its own rest would use up the stack.
+    fn drop(&mut self) {
+        let mut rest = self.next.take();
+        while let Some(record) = rest {
+            rest = Arc::into_inner(record).and_then(|mut record| record.next.take());
+        }
+    }
+}
+
+/// The invalidations so far, as far as a flight still asks, and the instants that put them in order.
+#[derive(Debug)]
+pub(crate) struct Invalidations {
+    last: ArcSwap<Record>,
+    /// One at a time, so that the list does not fork.
+    turn: Mutex<()>,
+    /// The latest instant at which a computation began.
+    began: AtomicU64,
+    /// The latest instant of an invalidation; 0 if there was none.
+    invalidated: AtomicU64,
+}
+
+impl Default for Invalidations {
+    fn default() -> Self {
+        Self {
+            last: ArcSwap::from_pointee(Record::new(&[], Kind::Expired, Timestamp::EPOCH)),
+            turn: Mutex::default(),
+            began: AtomicU64::new(0),
+            invalidated: AtomicU64::new(0),
+        }
+    }
+}
+
+impl Invalidations {
+    /// The end of the list: whoever holds it can tell what comes after it.
+    pub(crate) fn last(&self) -> Arc<Record> {
+        self.last.load_full()
     }
 
-    /// Drops the fences that no flight needs any more.
-    fn retire(&mut self) {
-        // Twice: a generation has to end, and then the next one may have ended already.
-        for _ in 0..2 {
-            let older = (self.generation + 1) % 2;
-            if self.running[older] > 0 {
-                return;
+    /// The instant at which a computation begins: now, and after every invalidation so far. A clock that has
+    /// stepped back by more than hosts may differ is followed all the same: an entry from further ahead would
+    /// not be taken for fresh (E12).
+    fn begin(&self, now: Timestamp, skew: Duration) -> Timestamp {
+        loop {
+            let before = self.invalidated.load(Ordering::SeqCst);
+            let next = if before == 0 { 0 } else { before.saturating_add(1) };
+            let began = if next <= now.saturating_add(skew).as_nanos() {
+                next.max(now.as_nanos())
+            } else {
+                now.as_nanos()
+            };
+            self.began.fetch_max(began, Ordering::SeqCst);
+            // An invalidation that came in between may not have seen this beginning.
+            if self.invalidated.load(Ordering::SeqCst) == before {
+                return Timestamp::from_nanos(began);
             }
-            self.fences[older].clear();
-            self.generation += 1;
         }
+    }
+
+    /// The instant of an invalidation: now, and not before any computation that has begun.
+    fn invalidate(&self, now: Timestamp) -> Timestamp {
+        loop {
+            let at = self.began.load(Ordering::SeqCst).max(now.as_nanos()).max(1);
+            let at = at.max(self.invalidated.fetch_max(at, Ordering::SeqCst));
+            if self.began.load(Ordering::SeqCst) <= at {
+                return Timestamp::from_nanos(at);
+            }
+        }
+    }
+
+    fn record(&self, tags: &[&str], kind: Kind, at: Timestamp) {
+        let record = Arc::new(Record::new(tags, kind, at));
+        let _turn = self.turn.lock();
+        // Nobody else writes at the end of the list, so its place is free.
+        let _ = self.last.load().next.set(Arc::clone(&record));
+        self.last.store(record);
+    }
+
+    /// Whether nobody holds an invalidation but the list.
+    #[cfg(test)]
+    pub(crate) fn is_idle(&self) -> bool {
+        Arc::strong_count(&self.last.load_full()) == 2
     }
 }
 
-/// The next instant.
-fn after(at: Timestamp) -> Timestamp {
-    at.saturating_add(Duration::from_nanos(1))
+/// An invalidation on its way to the store. Its end is written down like its beginning, also when it is dropped:
+/// what began in between may have read what was not judged yet.
+struct Underway<'a> {
+    list: &'a Invalidations,
+    tags: &'a [&'a str],
+    kind: Kind,
+    at: Timestamp,
+}
+
+impl<'a> Underway<'a> {
+    fn begin(list: &'a Invalidations, tags: &'a [&'a str], kind: Kind, at: Timestamp) -> Self {
+        list.record(tags, kind, at);
+        Self { list, tags, kind, at }
+    }
+}
+
+impl Drop for Underway<'_> {
+    fn drop(&mut self) {
+        self.list.record(self.tags, self.kind, self.at);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SKEW: Duration = Duration::from_secs(5);
+
+    fn at(nanos: u64) -> Timestamp {
+        Timestamp::from_nanos(nanos)
+    }
+
+    fn entry(created: u64) -> Entry<u64> {
+        Entry::new(1, Lifetime::forever(at(created))).with_tags(["t"])
+    }
+
+    /// T2: within one tick of a coarse clock, and after it stepped back.
+    #[test]
+    fn t2_what_begins_before_an_invalidation_is_created_before_it_and_what_begins_after_it_later() {
+        let list = Invalidations::default();
+        let now = at(10_000_000_000);
+        for clock in [now, now, at(now.as_nanos() - 1_000), now] {
+            let before = list.begin(clock, SKEW);
+            let instant = list.invalidate(clock);
+            let after = list.begin(clock, SKEW);
+            assert!(before <= instant && instant < after, "{before} {instant} {after}");
+        }
+        assert_eq!(list.begin(at(1), SKEW), at(1), "E12: far back, the clock is followed");
+        assert!(list.invalidate(at(1)) > now);
+    }
+
+    /// E4: what counts is whether the removal came between the flight and the caller.
+    #[test]
+    fn e4_a_removal_is_seen_by_whoever_came_after_it() {
+        let list = Invalidations::default();
+        let born = list.last();
+        list.record(&["other"], Kind::Removed, at(9));
+        let between = list.last();
+        list.record(&["t"], Kind::Removed, at(9));
+        let after = list.last();
+        let leaves =
+            |until: &Arc<Record>, created| born.leaves(Some(until), &entry(created), at(9)).is_some();
+        assert!(leaves(&born, 9) && leaves(&between, 9) && !leaves(&after, 9));
+        assert!(leaves(&after, 10), "it was created later");
+        assert_eq!(born.leaves(None, &entry(9), at(9)), None);
+        drop((born, between));
+        assert_eq!(after.leaves(None, &entry(9), at(9)), Some(entry(9).lifetime()), "it came before");
+    }
+
+    #[test]
+    fn nothing_is_kept_of_an_invalidation_that_no_flight_holds() {
+        let list = Invalidations::default();
+        let born = list.last();
+        for _ in 0..200_000 {
+            list.record(&["t"], Kind::Removed, at(9));
+        }
+        assert!(!list.is_idle());
+        drop(born);
+        assert!(list.is_idle());
+    }
 }
