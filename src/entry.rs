@@ -96,6 +96,18 @@ impl Lifetime {
     }
 }
 
+impl Lifetime {
+    /// This lifetime, not fresh at `expired` nor at `now` (law T1): a deadline belongs to the time before it,
+    /// so it is moved to the nanosecond before either, and the others with it; and so is the creation of what
+    /// is no older. `None` at the epoch, which nothing comes before.
+    pub(crate) fn not_fresh_at(self, expired: Timestamp, now: Timestamp) -> Option<Self> {
+        // A reader at the epoch does not care for freshness (`Chain::get`).
+        let first = if now == Timestamp::EPOCH { expired } else { expired.min(now) };
+        let cap = Timestamp::from_nanos(first.as_nanos().checked_sub(1)?);
+        Some(Self { created_at: self.created_at.min(cap), ..self }.capped(cap))
+    }
+}
+
 /// A value with its lifetime, and what else travels with it.
 ///
 /// As cheap to clone as its value: the rare parts (version, tags) are one shared pointer.

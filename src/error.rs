@@ -79,6 +79,8 @@ pub enum Operation {
     Remove,
     /// Removing everything in scope.
     Clear,
+    /// Removing or expiring everything that carries a tag.
+    Invalidate,
     /// Waiting for what was written to be durable.
     Flush,
     /// Computing a value.
@@ -93,6 +95,7 @@ impl Operation {
             Self::Set => "set",
             Self::Remove => "remove",
             Self::Clear => "clear",
+            Self::Invalidate => "invalidate",
             Self::Flush => "flush",
             Self::Compute => "compute",
         }

@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::adapters::{Access, ByteLimited, Chain, Encoded, FreshForAtMost, Inspect, Prefixed};
+use crate::adapters::{Access, ByteLimited, Chain, Encoded, FreshForAtMost, Inspect, Prefixed, Tagged};
 use crate::codec::Codec;
 use crate::dynamic::BoxStore;
 use crate::entry::Entry;
 use crate::key::Value;
 use crate::store::{ClearPrefix, Evict, Store};
+use crate::time::Timestamp;
 use crate::weigh::{Weigh, Weigher};
 
 /// The adapters: every method but [`peek`](StoreExt::peek) takes a store and returns a store.
@@ -382,6 +383,65 @@ pub trait StoreExt: Store {
         Self: Sized,
     {
         FreshForAtMost::new(self, limit)
+    }
+
+    /// Lets entries be invalidated by their tags: one write to `tag_store`, however many entries carry the tag
+    /// (laws T1 to T5 of [`guide::semantics`](crate::guide::semantics)).
+    ///
+    /// An invalidation is an instant. What carries the tag and was created up to it counts as absent
+    /// ([`remove_tags`](crate::InvalidateTags::remove_tags)) or as no longer fresh
+    /// ([`expire_tags`](crate::InvalidateTags::expire_tags)) wherever it is held and whenever it was written,
+    /// and its room is freed when it is replaced, evicted or dead; [`len`](Store::len) and
+    /// [`weight`](Store::weight) count it until then. [`guide::tags`](crate::guide::tags) leads through it.
+    ///
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+    /// use std::time::Duration;
+    /// use larder::{Cache, Computed, Memory, StoreExt};
+    ///
+    /// let pages = Memory::<str, String>::new(1_000).tagged(Memory::new(100_000));
+    /// let cache = Cache::builder(pages).ttl(Duration::from_secs(60)).build()?;
+    ///
+    /// let page = || async { Computed::new("<h1>Ada</h1>".to_owned()).tags(["user:42", "home"]) };
+    /// cache.get_or_compute("/", page).await?;
+    /// assert!(cache.peek("/").is_some());
+    ///
+    /// cache.remove_tag("user:42").await?;
+    /// assert!(cache.peek("/").is_none());
+    /// # Ok::<(), larder::Error>(()) }).unwrap();
+    /// ```
+    ///
+    /// The tag store is any store of instants under text: a [`Memory`](crate::Memory) for one process,
+    /// [`encoded`](StoreExt::encoded) over a directory for one that starts again, a chain of both. What it
+    /// loses (by eviction, say) still holds in the process that knows it, and is lost when that ends. If it
+    /// fails, an entry whose instants are not known is not served ([`Tagged::open_on_failure`] serves it).
+    ///
+    /// Costs: a tagged hit one look-up a tag in a sharded table, and one of the clock; an entry without tags
+    /// nothing. A tag that this process does not know costs the first reader one call to the tag store, for
+    /// all unknown tags of all its entries at once; later hits wait for nothing. An invalidation costs one
+    /// write, and one read before it of what is not known yet; invalidations take turns. The table holds
+    /// 65,536 tags ([`Tagged::known_tags`]), about 100 bytes each and the text. A tagged entry older than 30
+    /// days counts as absent ([`Tagged::max_age`]), so that the tag store may forget.
+    ///
+    /// # Order
+    ///
+    /// Outermost, around the whole stack: only what passes through it is judged. Around the lower tier of a
+    /// chain it judges what that tier answers, and the upper tier goes on serving its copies; and the cache
+    /// over it has no `remove_tag`, because a chain does not pass the capability on:
+    ///
+    /// ```compile_fail
+    /// use larder::{InvalidateTags, Memory, StoreExt, Timestamp};
+    ///
+    /// let deep = Memory::<str, String>::new(1_000_000).tagged(Memory::new(1_000));
+    /// let stack = Memory::<str, String>::new(1_000).chain(deep);
+    /// let _ = stack.remove_tags(&["user:42"], Timestamp::MAX);
+    /// ```
+    fn tagged<T>(self, tag_store: T) -> Tagged<Self, T>
+    where
+        Self: Sized,
+        T: Store<Key = str, Value = Timestamp>,
+    {
+        Tagged::new(self, tag_store)
     }
 
     /// Calls `look` after each access to this store: what was asked, for which key, and what came of it.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::describe::Description;
 use crate::entry::Entry;
 use crate::error::Result;
-use crate::store::{ClearPrefix, Evict, SetOutcome, Store};
+use crate::store::{ClearPrefix, Evict, InvalidateTags, SetOutcome, Store};
 use crate::time::Timestamp;
 use crate::weigh::Weigher;
 
@@ -90,6 +90,16 @@ macro_rules! forward {
 
             fn describe(&self) -> Description {
                 (**self).describe()
+            }
+        }
+
+        impl<S: InvalidateTags> InvalidateTags for $pointer {
+            fn remove_tags(&self, tags: &[&str], at: Timestamp) -> impl Future<Output = Result<()>> + Send {
+                (**self).remove_tags(tags, at)
+            }
+
+            fn expire_tags(&self, tags: &[&str], at: Timestamp) -> impl Future<Output = Result<()>> + Send {
+                (**self).expire_tags(tags, at)
             }
         }
 

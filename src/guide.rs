@@ -9,6 +9,7 @@ macro_rules! pages {
 [writing-a-store]: crate::guide::writing_a_store
 [writing-an-adapter]: crate::guide::writing_an_adapter
 [testing-your-store]: crate::guide::testing_your_store
+[tags]: crate::guide::tags
 [testing]: crate::guide::testing
 [contributing]: crate::guide::contributing
 [wire-format]: crate::guide::wire_format
@@ -46,6 +47,7 @@ guide!(
 /// How to test a store of yours. The page needs the feature `testkit`, as its programs do.
 #[cfg(not(feature = "testkit"))]
 pub mod testing_your_store {}
+guide!(tags, "How entries are invalidated by what they were made of.", "../docs/tags.md");
 guide!(testing, "How larder is tested: the kit, its laws, the bugs that it must find.", "../docs/testing.md");
 guide!(contributing, "How to change larder: habits, tests, commits.", "../docs/contributing.md");
 guide!(

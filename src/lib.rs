@@ -49,6 +49,7 @@
 //! | [`encoded`](StoreExt::encoded) | makes a typed store of a store of bytes |
 //! | [`prefixed`](StoreExt::prefixed) | takes a share of a store with text keys |
 //! | [`fresh_for_at_most`](StoreExt::fresh_for_at_most) | caps how long a tier may serve its copy |
+//! | [`tagged`](StoreExt::tagged) | invalidates entries by their tags |
 //! | [`inspect`](StoreExt::inspect) | shows what goes in and out |
 //! | [`boxed`](StoreExt::boxed) | forgets the type |
 //! | [`Sharded::new`] | makes n independent copies, routed by hash |
@@ -65,7 +66,7 @@
 //! [What every stack promises](guide::semantics), [the map of the code](guide::architecture),
 //! [why it is so](guide::design), [writing a store](guide::writing_a_store),
 //! [testing your store](guide::testing_your_store), [writing an adapter](guide::writing_an_adapter),
-//! [how larder is tested](guide::testing), [the bytes of an entry](guide::wire_format),
+//! [invalidation by tags](guide::tags), [how larder is tested](guide::testing), [the bytes of an entry](guide::wire_format),
 //! [what each layer costs](guide::performance), [contributing](guide::contributing).
 #![forbid(unsafe_code)]
 
@@ -99,7 +100,7 @@ mod tests;
 
 pub use adapters::{
     Access, AccessKind, AccessOutcome, ByteLimited, Chain, ChainStats, Encoded, FreshForAtMost, Inspect,
-    Null, Prefixed, Sharded, Share,
+    Null, Prefixed, Sharded, Share, Tagged, TaggedStats,
 };
 pub use cache::{Cache, CacheBuilder, Computed, Event, EventKind, Loader, NoLoader, ShutdownReport};
 pub use describe::Description;
@@ -110,6 +111,6 @@ pub use ext::StoreExt;
 pub use key::{Key, Value};
 pub use memory::{Cause, Lru, Memory, Single};
 pub use runtime::{BoxFuture, Runtime, TokioRuntime};
-pub use store::{ClearPrefix, Evict, Refusal, SetOutcome, Store};
+pub use store::{ClearPrefix, Evict, InvalidateTags, Refusal, SetOutcome, Store};
 pub use time::{Clock, ManualClock, SystemClock, Timestamp};
 pub use weigh::{Weigh, Weigher};

@@ -263,6 +263,22 @@ pub trait Evict: Store {
     fn evict(&self) -> bool;
 }
 
+/// A store whose entries can be invalidated by their tags, however many they are, with one write.
+///
+/// The capability behind [`Cache::remove_tag`](crate::Cache::remove_tag), which
+/// [`tagged`](crate::StoreExt::tagged) gives. Laws T1 to T5 of [`guide::semantics`](crate::guide::semantics).
+///
+/// An error says that the invalidation may hold or not: call again (T3).
+pub trait InvalidateTags: Store {
+    /// Whatever was created up to `at` and carries one of `tags` counts as absent from now on. An empty tag
+    /// is an error of kind [`InvalidInput`](crate::ErrorKind::InvalidInput).
+    fn remove_tags(&self, tags: &[&str], at: Timestamp) -> impl Future<Output = Result<()>> + Send;
+
+    /// The same, but it counts as no longer fresh: it is served stale within its window, while it is
+    /// computed anew, and an entry without a window is dead.
+    fn expire_tags(&self, tags: &[&str], at: Timestamp) -> impl Future<Output = Result<()>> + Send;
+}
+
 /// A store with text keys that can remove a whole range of them.
 ///
 /// The capability behind [`prefixed`](crate::StoreExt::prefixed): without it, clearing one prefix would

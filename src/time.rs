@@ -5,11 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// An instant: nanoseconds since the Unix epoch, in a `u64` (good until the year 2554).
 ///
 /// [`Timestamp::MAX`] means *never*. Arithmetic saturates at both ends: what would lie beyond the year
 /// 2554 is never, and never stays never, whatever is subtracted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct Timestamp(u64);
 
 impl Timestamp {

@@ -69,7 +69,6 @@ no_heap!(
     f32,
     f64,
     std::time::Duration,
-    crate::time::Timestamp,
     std::net::IpAddr,
     std::net::SocketAddr
 );

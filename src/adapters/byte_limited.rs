@@ -5,7 +5,7 @@ use tokio::sync::Mutex;
 use crate::describe::Description;
 use crate::entry::Entry;
 use crate::error::Result;
-use crate::store::{ClearPrefix, Evict, Refusal, SetOutcome, Store};
+use crate::store::{ClearPrefix, Evict, InvalidateTags, Refusal, SetOutcome, Store};
 use crate::time::Timestamp;
 use crate::weigh::{Weigh, Weigher};
 
@@ -184,6 +184,16 @@ impl<S: Evict> Evict for ByteLimited<S> {
 
     fn evict(&self) -> bool {
         self.inner.evict()
+    }
+}
+
+impl<S: Evict + InvalidateTags> InvalidateTags for ByteLimited<S> {
+    fn remove_tags(&self, tags: &[&str], at: Timestamp) -> impl Future<Output = Result<()>> + Send {
+        self.inner.remove_tags(tags, at)
+    }
+
+    fn expire_tags(&self, tags: &[&str], at: Timestamp) -> impl Future<Output = Result<()>> + Send {
+        self.inner.expire_tags(tags, at)
     }
 }
 

@@ -12,7 +12,7 @@ use crate::describe::{Description, grouped};
 use crate::entry::Entry;
 use crate::error::{Error, Operation, Result};
 use crate::key::{Key, Value};
-use crate::store::{ClearPrefix, SetOutcome, Store};
+use crate::store::{ClearPrefix, InvalidateTags, SetOutcome, Store};
 use crate::time::Timestamp;
 
 /// A store of `V` under keys `K`, made of a store of bytes under text. See
@@ -202,6 +202,23 @@ where
             count => description.with("undecodable", grouped(count)),
         }
         .over(self.inner.describe())
+    }
+}
+
+impl<S, V, C, K, E> InvalidateTags for Encoded<S, V, C, K, E>
+where
+    S: InvalidateTags<Key = str, Value = Bytes>,
+    V: Value,
+    C: Codec<V>,
+    K: Key + ?Sized,
+    E: KeyCodec<K>,
+{
+    fn remove_tags(&self, tags: &[&str], at: Timestamp) -> impl Future<Output = Result<()>> + Send {
+        self.inner.remove_tags(tags, at)
+    }
+
+    fn expire_tags(&self, tags: &[&str], at: Timestamp) -> impl Future<Output = Result<()>> + Send {
+        self.inner.expire_tags(tags, at)
     }
 }
 

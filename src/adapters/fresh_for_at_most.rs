@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::describe::Description;
 use crate::entry::Entry;
 use crate::error::Result;
-use crate::store::{ClearPrefix, Evict, SetOutcome, Store};
+use crate::store::{ClearPrefix, Evict, InvalidateTags, SetOutcome, Store};
 use crate::time::{AnyClock, Clock, Timestamp};
 use crate::weigh::Weigher;
 
@@ -127,6 +127,16 @@ impl<S: Evict> Evict for FreshForAtMost<S> {
 
     fn evict(&self) -> bool {
         self.inner.evict()
+    }
+}
+
+impl<S: InvalidateTags> InvalidateTags for FreshForAtMost<S> {
+    fn remove_tags(&self, tags: &[&str], at: Timestamp) -> impl Future<Output = Result<()>> + Send {
+        self.inner.remove_tags(tags, at)
+    }
+
+    fn expire_tags(&self, tags: &[&str], at: Timestamp) -> impl Future<Output = Result<()>> + Send {
+        self.inner.expire_tags(tags, at)
     }
 }
 

@@ -5,7 +5,7 @@ use std::fmt;
 use crate::describe::Description;
 use crate::entry::{Entry, Lifetime};
 use crate::error::{Error, Result};
-use crate::store::{ClearPrefix, Evict, Refusal, SetOutcome, Store};
+use crate::store::{ClearPrefix, Evict, InvalidateTags, Refusal, SetOutcome, Store};
 use crate::time::Timestamp;
 use crate::weigh::Weigher;
 
@@ -15,7 +15,8 @@ use crate::weigh::Weigher;
 pub struct Access<'a, K: ?Sized> {
     /// What was asked.
     pub kind: AccessKind,
-    /// For which key; none for [`Clear`](AccessKind::Clear) and [`Flush`](AccessKind::Flush).
+    /// For which key; none for [`Clear`](AccessKind::Clear), [`Invalidate`](AccessKind::Invalidate) and
+    /// [`Flush`](AccessKind::Flush).
     pub key: Option<&'a K>,
     /// What came of it.
     pub outcome: AccessOutcome<'a>,
@@ -37,6 +38,8 @@ pub enum AccessKind {
     Remove,
     /// The removal of everything, or of everything under a prefix.
     Clear,
+    /// An invalidation by tags.
+    Invalidate,
     /// A flush.
     Flush,
 }
@@ -212,6 +215,20 @@ impl<S: Evict, F: Fn(&Access<'_, S::Key>) + Send + Sync> Evict for Inspect<S, F>
 
     fn evict(&self) -> bool {
         self.inner.evict()
+    }
+}
+
+impl<S: InvalidateTags, F: Fn(&Access<'_, S::Key>) + Send + Sync> InvalidateTags for Inspect<S, F> {
+    async fn remove_tags(&self, tags: &[&str], at: Timestamp) -> Result<()> {
+        let result = self.inner.remove_tags(tags, at).await;
+        self.report(AccessKind::Invalidate, None, &result, done);
+        result
+    }
+
+    async fn expire_tags(&self, tags: &[&str], at: Timestamp) -> Result<()> {
+        let result = self.inner.expire_tags(tags, at).await;
+        self.report(AccessKind::Invalidate, None, &result, done);
+        result
     }
 }
 

@@ -10,6 +10,7 @@ mod inspect;
 mod null;
 mod prefixed;
 mod sharded;
+mod tagged;
 #[cfg(test)]
 pub(crate) mod testing;
 
@@ -21,6 +22,7 @@ pub use self::inspect::{Access, AccessKind, AccessOutcome, Inspect};
 pub use self::null::Null;
 pub use self::prefixed::Prefixed;
 pub use self::sharded::{Sharded, Share};
+pub use self::tagged::{Tagged, TaggedStats};
 
 use crate::error::{Error, ErrorKind, Operation, Result};
 

@@ -14,6 +14,7 @@ use crate::cache::event::{Event, Listener};
 use crate::cache::flight::Flights;
 use crate::cache::load::Owned;
 use crate::cache::policy::{CLOCK_SKEW, Jitter, MAX_REFRESHES, Policy, TIMEOUT};
+use crate::cache::tags::{Invalidations, TagsOf};
 use crate::cache::{Cache, Loader, NoLoader, answer};
 use crate::entry::Entry;
 use crate::error::{Error, Result};
@@ -39,6 +40,7 @@ struct Settings<S: Store> {
     bypass: bool,
     stale: Option<Duration>,
     keep: Keep,
+    tags_of: TagsOf<S>,
     jitter: Option<f64>,
     seed: Option<u64>,
     clock_skew: Duration,
@@ -59,6 +61,7 @@ impl<S: Store> Default for Settings<S> {
             bypass: false,
             stale: None,
             keep: Keep::No,
+            tags_of: TagsOf::default(),
             jitter: None,
             seed: None,
             clock_skew: CLOCK_SKEW,
@@ -152,6 +155,35 @@ impl<S: Store, L> CacheBuilder<S, L> {
         self
     }
 
+    /// Gives every entry the tags that are a function of its value, after those of its computation and without
+    /// duplicates: what [`Cache::remove_tag`] then removes. An entry has 1,024 tags at most, none of them empty;
+    /// a computation whose entry would have others fails with an error of kind
+    /// [`InvalidInput`](crate::ErrorKind).
+    ///
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+    /// use larder::{Cache, Memory, StoreExt};
+    ///
+    /// let orders = Memory::<u64, Vec<u32>>::new(1_000).tagged(Memory::new(100_000));
+    /// let cache = Cache::builder(orders)
+    ///     .no_expiration()
+    ///     .tags_of(|articles: &Vec<u32>| articles.iter().map(|article| format!("article:{article}")).collect::<Vec<_>>())
+    ///     .build()?;
+    /// cache.set(&1, vec![7, 8]).await?;
+    /// cache.remove_tag("article:8").await?;
+    /// assert_eq!(cache.get(&1).await?, None);
+    /// # Ok::<(), larder::Error>(()) }).unwrap();
+    /// ```
+    pub fn tags_of<F, T>(mut self, tags_of: F) -> Self
+    where
+        F: Fn(&S::Value) -> T + Send + Sync + 'static,
+        T: IntoIterator<Item: Into<Arc<str>>>,
+    {
+        let tags_of = move |value: &S::Value| tags_of(value).into_iter().map(Into::into).collect();
+        self.settings.tags_of = TagsOf(Some(Box::new(tags_of)));
+        self
+    }
+
     /// Shortens each ttl by a chance part of this fraction of it, 0 to 1, so that values computed
     /// together do not expire together. Needs a ttl.
     pub fn jitter(mut self, fraction: f64) -> Self {
@@ -230,6 +262,8 @@ impl<S: Store, L> CacheBuilder<S, L> {
             listener: settings.listener,
             flights: Flights::new(),
             background,
+            invalidations: Invalidations::default(),
+            tags_of: settings.tags_of,
             chance: FixedState::with_seed(
                 settings.seed.unwrap_or_else(|| RandomState::default().hash_one(0)),
             ),

@@ -14,6 +14,7 @@ use crate::cache::event::{EventKind, Listener};
 use crate::cache::flight::{Flight, Flights, Joined, Landing, State};
 use crate::cache::load::{Compute, Owned, Ticket, Within, fly, shut_down};
 use crate::cache::policy::Policy;
+use crate::cache::tags::{Invalidations, Record, TagsOf};
 use crate::entry::{Entry, Freshness};
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::runtime::BoxFuture;
@@ -27,6 +28,8 @@ pub(crate) struct Core<S: Store> {
     pub(crate) listener: Listener<S>,
     pub(crate) flights: Flights<Owned<S>, S::Value>,
     pub(crate) background: Background,
+    pub(crate) invalidations: Invalidations,
+    pub(crate) tags_of: TagsOf<S>,
     /// Spreads deadlines: a hash of key and instant is all the chance that jitter needs.
     pub(crate) chance: FixedState,
 }
@@ -90,10 +93,7 @@ impl<S: Store> Core<S> {
         if let Some(version) = terms.version {
             entry = entry.with_version(version);
         }
-        if let Some(tags) = terms.tags {
-            entry = entry.with_tags(tags);
-        }
-        Ok(entry)
+        self.tagged(entry, terms.tags)
     }
 }
 
@@ -112,10 +112,11 @@ impl<S: Store + 'static> Core<S> {
     async fn fetch(self: &Arc<Self>, key: &S::Key, compute: Compute<S::Value>) -> Result<S::Value> {
         if self.policy.bypass {
             let answer = compute(None).await?;
-            return self.entry(key, answer, None, self.clock.now()).map(Entry::into_value);
+            return self.entry(key, answer, None, self.began()).map(Entry::into_value);
         }
+        let arrived = self.invalidations.last();
         loop {
-            let flight = match self.flights.join(key) {
+            let flight = match self.flights.join(key, &arrived) {
                 Joined::Lead(flight) => return self.lead(key, flight, compute).await,
                 Joined::Follow(flight) => flight,
             };
@@ -129,10 +130,11 @@ impl<S: Store + 'static> Core<S> {
                 return Ok(entry.into_value());
             }
             self.listener.tell(key, EventKind::Joined);
-            match self.wait(&flight).await {
+            match self.wait(&flight, &arrived).await {
                 Landing::Found(entry) | Landing::Value(entry) => return Ok(entry.into_value()),
                 Landing::Failed(error) => return Err(error),
-                // Whoever ran it is gone: the next to come runs its own computation.
+                // Whoever ran it is gone, or what it brought was invalidated before this caller came: the next
+                // to come runs its own computation.
                 Landing::Panicked | Landing::Vanished => {}
             }
             if let Some(value) = self.hit(key) {
@@ -177,7 +179,8 @@ impl<S: Store + 'static> Core<S> {
             self.listener.tell(key, kind(entry.lifetime()));
             return Ok(entry.into_value());
         }
-        match self.wait(&flight).await {
+        // Whatever was invalidated came later than this caller.
+        match self.wait(&flight, flight.born()).await {
             Landing::Found(entry) | Landing::Value(entry) => Ok(entry.into_value()),
             Landing::Failed(error) => Err(error),
             Landing::Panicked => match flight.take_panic() {
@@ -217,13 +220,20 @@ impl<S: Store + 'static> Core<S> {
         Err(shut_down(Operation::Compute))
     }
 
-    /// Waits for a flight to land, or to show a stale entry that may still be served.
-    async fn wait(&self, flight: &Flight<S::Value>) -> Landing<S::Value> {
+    /// Waits for a flight to land, or to show a stale entry that may still be served. What was invalidated
+    /// before this caller arrived it is not given.
+    async fn wait(&self, flight: &Flight<S::Value>, arrived: &Arc<Record>) -> Landing<S::Value> {
         let servable = |state: &State<S::Value>| {
             let State::Refreshing(entry) = state else { return false };
             self.policy.judge(entry.lifetime(), self.clock.now()) <= Freshness::Stale
+                && self.admits(flight, arrived, entry)
         };
         match flight.shows(servable).await {
+            State::Landed(Landing::Found(entry) | Landing::Value(entry))
+                if !self.admits(flight, arrived, &entry) =>
+            {
+                Landing::Vanished
+            }
             State::Landed(landing) => landing,
             State::Refreshing(entry) => Landing::Value(entry),
             State::Running => Landing::Vanished,

@@ -11,7 +11,7 @@ use crate::store::{Refusal, Store};
 /// [`CacheBuilder::events`](crate::CacheBuilder::events).
 #[derive(Debug)]
 pub struct Event<'a, K: ?Sized> {
-    /// The key, unless it happened to all of them.
+    /// The key, unless it happened to all of them, or to those with a tag.
     pub key: Option<&'a K>,
     /// What happened.
     pub kind: EventKind<'a>,
@@ -47,7 +47,8 @@ pub enum EventKind<'a> {
     RefreshPanicked,
     /// It did not begin: as many refreshes as allowed were running, or the cache is shut down.
     RefreshSkipped,
-    /// The result of a computation was not stored, because the key was written or removed meanwhile (E4).
+    /// The result of a computation was not stored, because the key was written or removed meanwhile, or one of its
+    /// tags removed (E4).
     Overtaken,
     /// A computation failed and the last entry was served in its place (E8).
     StaleOnError(&'a Error),
@@ -57,6 +58,10 @@ pub enum EventKind<'a> {
     Refused(Refusal),
     /// A caller removed the entry.
     Removed,
+    /// A caller removed everything that carries one of these tags.
+    TagsRemoved(&'a [&'a str]),
+    /// A caller ended the freshness of everything that carries one of these tags.
+    TagsExpired(&'a [&'a str]),
     /// A caller cleared the cache.
     Cleared,
     /// The store failed in this operation. What the caller got is another event.
@@ -86,6 +91,8 @@ impl EventKind<'_> {
             Self::Set => "Set",
             Self::Refused(_) => "Refused",
             Self::Removed => "Removed",
+            Self::TagsRemoved(_) => "TagsRemoved",
+            Self::TagsExpired(_) => "TagsExpired",
             Self::Cleared => "Cleared",
             Self::StoreFailed(..) => "StoreFailed",
         }

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use foldhash::quality::RandomState;
 use tokio::sync::watch;
 
+use crate::cache::tags::Record;
 use crate::entry::Entry;
 use crate::error::Error;
 use crate::sync::{Mutex, MutexGuard};
@@ -22,6 +23,8 @@ pub(crate) struct Flight<V> {
     state: watch::Sender<State<V>>,
     claim: Mutex<Claim>,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
+    /// The last invalidation of tags before it could be joined.
+    born: Arc<Record>,
 }
 
 /// How far a flight is, as its waiters see it.
@@ -58,11 +61,12 @@ struct Claim {
 }
 
 impl<V: Clone> Flight<V> {
-    fn new(fenced: bool) -> Self {
+    fn new(fenced: bool, born: Arc<Record>) -> Self {
         Self {
             state: watch::Sender::new(State::Running),
             claim: Mutex::new(Claim { fenced, storing: false }),
             panic: Mutex::new(None),
+            born,
         }
     }
 
@@ -98,6 +102,11 @@ impl<V: Clone> Flight<V> {
 
     pub(crate) fn refresh_behind(&self, stale: Entry<V>) {
         self.state.send_replace(State::Refreshing(stale));
+    }
+
+    /// The last invalidation of tags before it could be joined.
+    pub(crate) const fn born(&self) -> &Arc<Record> {
+        &self.born
     }
 
     pub(crate) fn land(&self, landing: Landing<V>) {
@@ -205,7 +214,7 @@ impl<O: Hash + Eq + Clone, V: Clone> Flights<O, V> {
 
     /// Joins the flight of `key`, or begins one. One that begins beside a write is overtaken from birth:
     /// what it computes is given to its waiters and not stored.
-    pub(crate) fn join<K>(&self, key: &K) -> Joined<V>
+    pub(crate) fn join<K>(&self, key: &K, arrived: &Arc<Record>) -> Joined<V>
     where
         O: Borrow<K>,
         K: Hash + Eq + ToOwned<Owned = O> + ?Sized,
@@ -216,7 +225,7 @@ impl<O: Hash + Eq + Clone, V: Clone> Flights<O, V> {
         }
         let slot = shard.entry(key.to_owned()).or_default();
         let fenced = slot.writers > 0 || !slot.storing.is_empty() || self.clearing.load(Ordering::SeqCst) > 0;
-        let flight = Arc::new(Flight::new(fenced));
+        let flight = Arc::new(Flight::new(fenced, Arc::clone(arrived)));
         slot.flight = Some(Arc::clone(&flight));
         Joined::Lead(flight)
     }

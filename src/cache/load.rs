@@ -78,7 +78,8 @@ impl<S: Store> Ticket<S> {
     /// nothing is then nobody's trouble (E2).
     fn servable(&self) -> Option<Entry<S::Value>> {
         let stale = self.flight.stale().filter(|_| !self.flight.is_fenced())?;
-        let freshness = self.core.policy.judge(stale.lifetime(), self.core.clock.now());
+        let freshness =
+            self.core.policy.judge(self.core.left_of(&self.flight, &stale)?, self.core.clock.now());
         (freshness <= Freshness::Stale).then_some(stale)
     }
 
@@ -232,7 +233,7 @@ async fn refresh<S: Store + 'static>(
     ticket.flight.refresh_behind(stale.clone());
     aside().await;
     core.listener.tell(ticket.key(), EventKind::RefreshStarted);
-    let began = core.clock.now();
+    let began = core.began();
     let limit = (core.policy.refresh_timeout, "refresh_timeout");
     match computed(ticket, Some(&stale), compute, within, began, limit).await {
         Ok((entry, unchanged)) => {
@@ -260,7 +261,7 @@ async fn load<S: Store + 'static>(
 ) -> Landing<S::Value> {
     let core = &*ticket.core;
     core.listener.tell(ticket.key(), EventKind::LoadStarted);
-    let began = core.clock.now();
+    let began = core.began();
     let limit = (core.policy.load_timeout, "load_timeout");
     match computed(ticket, held.as_ref(), compute, within, began, limit).await {
         Ok((entry, unchanged)) => {
@@ -309,7 +310,7 @@ async fn computed<S: Store + 'static>(
 /// already, under other deadlines (E22).
 async fn store<S: Store>(ticket: &Ticket<S>, entry: Entry<S::Value>, unchanged: bool) -> Landing<S::Value> {
     let core = &*ticket.core;
-    if !ticket.flight.may_store() {
+    if core.left_of(&ticket.flight, &entry).is_none() || !ticket.flight.may_store() {
         core.listener.tell(ticket.key(), EventKind::Overtaken);
         return Landing::Value(entry);
     }
@@ -338,7 +339,12 @@ fn fall_back<S: Store>(ticket: &Ticket<S>, held: Option<Entry<S::Value>>, error:
     let core = &*ticket.core;
     let now = core.clock.now();
     match held {
-        Some(entry) if core.policy.serves_on_error(entry.lifetime(), now) && !ticket.flight.is_fenced() => {
+        Some(entry)
+            if core
+                .left_of(&ticket.flight, &entry)
+                .is_some_and(|life| core.policy.serves_on_error(life, now))
+                && !ticket.flight.is_fenced() =>
+        {
             Landing::Value(entry)
         }
         _ => Landing::Failed(error),

@@ -12,6 +12,7 @@ pub(crate) mod event;
 mod flight;
 mod load;
 pub(crate) mod policy;
+mod tags;
 #[cfg(test)]
 mod tests;
 
@@ -196,7 +197,7 @@ impl<S: Store + 'static, L> Cache<S, L> {
         if self.core.policy.bypass {
             return Ok(SetOutcome::Refused(Refusal::KeepsNothing));
         }
-        let entry = self.core.entry(key, value, None, self.core.clock.now())?;
+        let entry = self.core.entry(key, value, None, self.core.began())?;
         let _fence = self.core.flights.write(key.to_owned()).await;
         let outcome = self.core.store.set(key, entry).await;
         match &outcome {
@@ -264,7 +265,7 @@ impl<S: Store + 'static, L> Cache<S, L> {
 
     #[cfg(test)]
     pub(crate) fn is_idle(&self) -> bool {
-        self.core.flights.is_idle()
+        self.core.flights.is_idle() && self.core.invalidations.is_idle()
     }
 }
 
