@@ -9,7 +9,8 @@ use std::task::Poll;
 use std::time::Duration;
 
 use super::{Base, Duty, Landing};
-use crate::cache::background::{Cut, RefreshPermit};
+use crate::cache::background::Cut;
+use crate::cache::budget::RefreshPermit;
 use crate::cache::computed::{Computed, Keep, Terms, Ttl};
 use crate::cache::event::EventKind;
 use crate::entry::{Entry, Freshness, Lifetime};

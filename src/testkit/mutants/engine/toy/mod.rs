@@ -11,7 +11,8 @@ use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use crate::cache::Cache;
-use crate::cache::background::{Alive, Cut, RefreshPermit};
+use crate::cache::background::{Alive, Cut};
+use crate::cache::budget::{Budget, RefreshPermit};
 use crate::cache::core::Core;
 use crate::cache::event::EventKind;
 use crate::entry::{Entry, Freshness};
@@ -30,6 +31,8 @@ pub(super) struct Toy(Arc<Base>, Arc<Alive>);
 struct Base {
     core: Arc<Core<Stack>>,
     bug: Bug,
+    /// The budget of a bug.
+    budget: Option<Budget>,
     table: Mutex<Table>,
     /// What a bug remembers.
     errors: Mutex<HashMap<Name, Error>>,
@@ -187,6 +190,8 @@ impl Toy {
         let base = Base {
             core: Arc::clone(&cache.core),
             bug,
+            budget: (bug == Bug::RefreshesUnbounded)
+                .then(|| Budget::new(usize::MAX, cache.core.policy.refreshes)),
             table: Mutex::default(),
             errors: Mutex::default(),
             _handle: (bug == Bug::OutlivesHandles).then(|| Arc::clone(&cache.alive)),
@@ -490,9 +495,11 @@ impl Base {
     }
 
     fn permit(&self, key: Name) -> Option<RefreshPermit<'_>> {
-        let most =
-            if self.has(Bug::RefreshesUnbounded) { usize::MAX } else { self.core.policy.max_refreshes };
-        let permit = self.core.background.try_refresh(most);
+        let now = || self.core.clock.now();
+        let permit = match &self.budget {
+            Some(budget) if !self.core.background.is_closing() => budget.take(1, now),
+            _ => self.core.background.try_refresh(1, now),
+        };
         if permit.is_none() {
             self.tell(key, EventKind::RefreshSkipped);
         }
