@@ -34,6 +34,9 @@ pub(crate) struct Flavour {
     pub(crate) start: Start,
     /// Computations and writes take longer than elsewhere.
     pub(crate) slow_work: bool,
+    /// Whether every cache refreshes early, and every budget has a rate; elsewhere some do.
+    pub(crate) early: bool,
+    pub(crate) rates: bool,
 }
 
 /// What the first keys are at the beginning: weights.
@@ -79,6 +82,8 @@ impl Flavour {
         keys: 2,
         start: Start::ANYHOW,
         slow_work: false,
+        early: false,
+        rates: false,
     };
 }
 
@@ -112,10 +117,14 @@ fn plans(flavour: Flavour) -> BoxedStrategy<Plan> {
         .boxed()
 }
 
-fn untils(keys: u8) -> BoxedStrategy<Until> {
+fn untils(keys: u8, early: bool) -> BoxedStrategy<Until> {
     let edge = (
         mostly(2, 0..keys.max(1)),
-        prop_oneof![1 => 0..2u8, 1 => Just(2)],
+        weighted(vec![
+            (1, (0..2u8).boxed()),
+            (1, Just(2).boxed()),
+            (if early { 3 } else { 0 }, Just(3).boxed()),
+        ]),
         prop_oneof![Just(0i8), Just(1), Just(-1)],
     );
     prop_oneof![
@@ -174,7 +183,7 @@ fn acts(flavour: Flavour) -> BoxedStrategy<Act> {
         (flavour.asks, (key, plans(flavour)).prop_map(|(key, plan)| Act::Ask(key, plan)).boxed()),
         (flavour.reads, read.boxed()),
         (flavour.writes, write.boxed()),
-        (flavour.waits, untils(flavour.keys).prop_map(Act::Wait).boxed()),
+        (flavour.waits, untils(flavour.keys, flavour.early).prop_map(Act::Wait).boxed()),
         (flavour.jumps, (any::<bool>(), 0..4u8).prop_map(|(back, far)| Act::Jump(back, far)).boxed()),
         (flavour.faults, prop_oneof![2 => failing, 1 => outage].boxed()),
         (flavour.hangs, hanging.boxed()),
@@ -186,16 +195,23 @@ fn acts(flavour: Flavour) -> BoxedStrategy<Act> {
     ])
 }
 
-fn knobs() -> BoxedStrategy<Knobs> {
+fn knobs(flavour: Flavour) -> BoxedStrategy<Knobs> {
     let lengths = (prop_oneof![6 => Just(0u8), 1 => 1..4u8], mostly(1, 1..4), mostly(1, 1..4));
-    (lengths, proptest::bool::weighted(0.3), proptest::bool::weighted(0.1), proptest::bool::weighted(0.4))
-        .prop_map(|((ttl, stale, keep), strict, jitter, one_refresh)| Knobs {
+    let switches =
+        (proptest::bool::weighted(0.3), proptest::bool::weighted(0.1), proptest::bool::weighted(0.4));
+    let seldom = |always: bool, most: u8| {
+        if always { (1..most).boxed() } else { mostly(7, 1..most) }
+    };
+    (lengths, switches, seldom(flavour.early, 4), seldom(flavour.rates, 3))
+        .prop_map(|((ttl, stale, keep), (strict, jitter, one_refresh), ahead, rate)| Knobs {
             ttl,
             stale,
             keep,
             strict,
             jitter,
             one_refresh,
+            ahead,
+            rate,
             bypass: false,
         })
         .boxed()
@@ -224,7 +240,7 @@ fn planted(flavour: Flavour, key: u8) -> BoxedStrategy<Option<Planted>> {
 
 /// Cases of this flavour; `fixed` if the settings are a user's.
 pub(crate) fn cases(flavour: Flavour, fixed: bool) -> BoxedStrategy<EngineCase> {
-    let knobs = if fixed { Just(Knobs::default()).boxed() } else { knobs() };
+    let knobs = if fixed { Just(Knobs::default()).boxed() } else { knobs(flavour) };
     let knobs = knobs.prop_map(move |knobs| Knobs { bypass: flavour.bypass, ..knobs });
     let under = prop_oneof![2 => Just(Under::Memory), 2 => Just(Under::Remote), 2 => Just(Under::Chain)];
     let step = move |leaves: bool| {

@@ -17,6 +17,7 @@ use crate::runtime::{BoxFuture, Runtime};
 use crate::store::SetOutcome;
 use crate::sync::Mutex;
 use crate::testkit::engine::case::{Act, EngineCase, Plan, Planted, SECOND, Under, Until, Work, Writes};
+use crate::testkit::engine::laws;
 use crate::testkit::engine::stack::{Name, Stack};
 use crate::testkit::engine::trace::{
     Broke, End, Given, Log, Moment, Producer, Reply, Request, Run, START, Told, Trace,
@@ -402,7 +403,9 @@ impl World {
             }
             Until::Edge(key, edge, off) => {
                 let Some(life) = self.log.last_life(key) else { return Duration::ZERO };
-                let edge = [life.fresh_until(), life.stale_until(), life.keep_until()][usize::from(edge % 3)];
+                let due = laws::last_not_due(&self.policy, life).unwrap_or(life.fresh_until());
+                let edges = [life.fresh_until(), life.stale_until(), life.keep_until(), due];
+                let edge = edges[usize::from(edge % 4)];
                 if edge.as_nanos() > u64::MAX / 2 {
                     Duration::ZERO
                 } else {
