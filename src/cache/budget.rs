@@ -264,7 +264,8 @@ mod tests {
             let mut begun: Vec<u64> = Vec::new();
             for (doublings, part, wanted) in steps {
                 // Steps from nothing to a thousand intervals, most of them near one.
-                now += (u128::from(rate.interval) * u128::from(part) >> doublings.saturating_sub(3)) as u64;
+                let step = (u128::from(rate.interval) * u128::from(part)) >> doublings.saturating_sub(3);
+                now += u64::try_from(step).unwrap();
                 let granted = begin(&budget, wanted, now);
                 begun.extend(std::iter::repeat_n(now, granted));
                 let allowed = |span: u64| span / rate.interval + rate.burst;

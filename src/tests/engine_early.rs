@@ -212,9 +212,9 @@ fn e18_nothing_begins_where_nothing_may() {
     sim.run();
     assert_eq!(get.value().unwrap(), Some(7));
     let closer = bench.clone();
-    let closed = sim.spawn("shutdown", async move { closer.cache.shutdown(SECOND).await });
+    let shutdown = sim.spawn("shutdown", async move { closer.cache.shutdown(SECOND).await });
     sim.run();
-    closed.value().unwrap();
+    shutdown.value().unwrap();
     assert_eq!(asked(&bench, &mut sim, How::Hang), 7);
     assert_eq!((bench.origin.computations(), bench.events.count("RefreshSkipped")), (0, 0));
 

@@ -76,7 +76,8 @@ pub(crate) struct Planted {
     pub(crate) key: u8,
     /// In every tier, or only in the deepest.
     pub(crate) above: bool,
-    /// Nanoseconds from the beginning to the end of freshness; before it, if negative.
+    /// Nanoseconds from the beginning to the end of freshness; before it, if negative; from 100 on seconds, of a
+    /// life that began minutes ago.
     pub(crate) fresh: i8,
     /// How much longer it is stale, and then kept: nanoseconds, or from 100 on minutes.
     pub(crate) stale: u8,

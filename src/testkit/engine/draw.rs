@@ -51,13 +51,16 @@ pub(crate) struct Start {
     kept: u32,
     /// Stale for minutes, and then kept for minutes.
     both: u32,
+    /// Fresh for some seconds, and due for an early refresh.
+    due: u32,
 }
 
 impl Start {
-    pub(crate) const ANYHOW: Self = Self { none: 4, near: 4, stale: 1, kept: 1, both: 0 };
-    pub(crate) const STALE: Self = Self { none: 1, near: 1, stale: 5, kept: 0, both: 1 };
-    pub(crate) const KEPT: Self = Self { none: 1, near: 4, stale: 0, kept: 3, both: 2 };
-    pub(crate) const MIXED: Self = Self { none: 3, near: 1, stale: 3, kept: 0, both: 0 };
+    pub(crate) const ANYHOW: Self = Self { none: 4, near: 4, stale: 1, kept: 1, both: 0, due: 0 };
+    pub(crate) const STALE: Self = Self { none: 1, near: 1, stale: 5, kept: 0, both: 1, due: 0 };
+    pub(crate) const KEPT: Self = Self { none: 1, near: 4, stale: 0, kept: 3, both: 2, due: 0 };
+    pub(crate) const DUE: Self = Self { none: 1, near: 3, stale: 1, kept: 0, both: 0, due: 5 };
+    pub(crate) const MIXED: Self = Self { none: 3, near: 1, stale: 3, kept: 0, both: 0, due: 0 };
 }
 
 impl Flavour {
@@ -123,13 +126,18 @@ fn untils(keys: u8, early: bool) -> BoxedStrategy<Until> {
         weighted(vec![
             (1, (0..2u8).boxed()),
             (1, Just(2).boxed()),
-            (if early { 3 } else { 0 }, Just(3).boxed()),
+            (if early { 5 } else { 0 }, Just(3).boxed()),
         ]),
         prop_oneof![Just(0i8), Just(1), Just(-1)],
     );
+    // Two seconds are long enough for another early refresh, and not for one that takes three.
+    let seconds = weighted(vec![
+        (if early { 8 } else { 0 }, Just(2u8).boxed()),
+        (4, prop_oneof![Just(1u8), Just(11), Just(61), Just(121)].boxed()),
+    ]);
     prop_oneof![
         1 => Just(Until::Tick),
-        1 => prop_oneof![Just(1u8), Just(11), Just(61), Just(121)].prop_map(Until::Seconds),
+        if early { 3 } else { 1 } => seconds.prop_map(Until::Seconds),
         6 => edge.prop_map(|(key, edge, off)| Until::Edge(key, edge, off)),
         1 => (any::<bool>(), -1..2i8).prop_map(|(refresh, off)| Until::Limit(refresh, off)),
     ]
@@ -155,6 +163,29 @@ fn beside_a_write(flavour: Flavour) -> BoxedStrategy<Vec<Vec<Step>>> {
             let step = |act| Step { act, leaves: 0 };
             let first = later.then_some(Act::Wait(Until::Tick)).into_iter().chain([write, after]);
             vec![first.map(step).collect(), std::iter::once(slow).chain(more).map(step).collect()]
+        })
+        .boxed()
+}
+
+/// One who comes a tick around the instant at which a value becomes due, and one who comes when its refresh has
+/// failed, or runs still.
+fn around_due(flavour: Flavour) -> BoxedStrategy<Vec<Vec<Step>>> {
+    let off = prop_oneof![Just(0i8), Just(1), Just(-1)];
+    let slow = (plans(flavour), prop_oneof![2 => Just(3u8), 1 => Just(0)]).prop_map(|(plan, takes)| Plan {
+        takes,
+        own: Own::default(),
+        ..plan
+    });
+    let calm = plans(flavour).prop_map(|plan| Plan { own: Own::default(), ..plan });
+    let later =
+        prop_oneof![1 => Just(Until::Tick), 1 => Just(Until::Seconds(1)), 2 => Just(Until::Seconds(2))];
+    let more = prop::collection::vec(acts(flavour), 0..3);
+    (any::<bool>(), calm, off, slow, later, plans(flavour), more)
+        .prop_map(|(loads, first, off, due, later, last, more)| {
+            let first = if loads { Act::Ask(0, first) } else { Act::Set(0, Own::default()) };
+            let (edge, later) = (Act::Wait(Until::Edge(0, 3, off)), Act::Wait(later));
+            let acts = [first, edge, Act::Ask(0, due), later, Act::Ask(0, last)];
+            vec![acts.into_iter().chain(more).map(|act| Step { act, leaves: 0 }).collect()]
         })
         .boxed()
 }
@@ -229,12 +260,15 @@ fn planted(flavour: Flavour, key: u8) -> BoxedStrategy<Option<Planted>> {
     let old = |stale, keep| {
         above().prop_map(move |above| Some(Planted { key, above, fresh: -1, stale, keep, ahead: 0 })).boxed()
     };
+    let due = (above(), 101..105i8, 100..102u8)
+        .prop_map(move |(above, fresh, stale)| Some(Planted { key, above, fresh, stale, keep: 0, ahead: 0 }));
     weighted(vec![
         (flavour.start.none, Just(None).boxed()),
         (flavour.start.near, near.boxed()),
         (flavour.start.stale, old(101, 0)),
         (flavour.start.kept, old(0, 101)),
         (flavour.start.both, old(101, 101)),
+        (flavour.start.due, due.boxed()),
     ])
 }
 
@@ -256,7 +290,8 @@ pub(crate) fn cases(flavour: Flavour, fixed: bool) -> BoxedStrategy<EngineCase> 
         ),
     ]);
     let fences = u32::from(flavour.slow_work && flavour.alone < 10);
-    let tasks = weighted(vec![(2, tasks), (fences, beside_a_write(flavour))]);
+    let due = u32::from(flavour.early);
+    let tasks = weighted(vec![(2, tasks), (fences, beside_a_write(flavour)), (due, around_due(flavour))]);
     let choices = prop::collection::vec(prop_oneof![2 => Just(0u8), 3 => 0..8u8], 0..40);
     let races = if flavour.races { proptest::bool::weighted(0.3).boxed() } else { Just(false).boxed() };
     let slow = if flavour.slow_work { 3 } else { 1 };

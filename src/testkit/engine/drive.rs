@@ -281,13 +281,17 @@ fn finish(sim: &mut Sim, world: &Arc<World>, spun: bool) {
 impl World {
     fn plant(&self, planted: Planted) {
         let start = self.clock.now();
-        let by = Duration::from_nanos(planted.fresh.unsigned_abs().into());
+        let by = u32::from(planted.fresh.unsigned_abs());
+        let (by, age) = match planted.fresh {
+            100.. => (SECOND * (by - 99), 600 * SECOND),
+            _ => (Duration::from_nanos(by.into()), Duration::from_nanos(200)),
+        };
         let ahead = SECOND * u32::from(planted.ahead);
         let fresh = if planted.fresh < 0 { start.saturating_sub(by) } else { start.saturating_add(by) };
         let fresh = fresh.saturating_add(ahead);
         let stale = fresh.saturating_add(Planted::window(planted.stale));
         let keep = stale.saturating_add(Planted::window(planted.keep));
-        let created = start.saturating_sub(Duration::from_nanos(200)).saturating_add(ahead);
+        let created = start.saturating_sub(age).saturating_add(ahead);
         let key = Name(planted.key);
         if self.log.write(|trace, _| trace.planted.iter().any(|(name, ..)| *name == key)) {
             return;

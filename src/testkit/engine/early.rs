@@ -29,7 +29,7 @@ impl Early {
         let quiet =
             self.quiet.iter().rev().find(|(of, created, _)| (*of, *created) == Self::place(key, life));
         last_not_due(&self.policy, life).is_some_and(|last| now > last)
-            && !quiet.is_some_and(|(.., until)| now < *until)
+            && quiet.is_none_or(|(.., until)| now >= *until)
     }
 
     pub(crate) fn begins(&mut self, key: u8, life: Lifetime, now: Timestamp) {

@@ -119,7 +119,7 @@ fn only_what_is_due(trace: &Trace, rule: Rule) -> Verdict {
 
 /// Whoever finds an entry that is due starts a refresh, unless there is one, or was within the last second.
 fn all_that_is_due(trace: &Trace) -> Verdict {
-    let slow = has(trace, |act| matches!(act, Act::SlowReads(_)));
+    let slow = has(trace, |act| matches!(act, Act::SlowReads(_) | Act::Jump(..)));
     if slow || has(trace, faulty) || trace.closing().is_some() {
         return Ok(());
     }
@@ -186,6 +186,8 @@ pub(crate) fn e19(trace: &Trace) -> Verdict {
             );
         }
     }
+    // What may not begin is told.
+    all_that_is_due(trace)?;
     // A refresh has begun before it looks into the slower tiers: how long that takes is not the budget's.
     let slow = has(trace, |act| matches!(act, Act::SlowReads(_))) || hangs(trace);
     let Some(rate) = trace.policy.refreshes.filter(|_| !slow) else { return Ok(()) };

@@ -125,7 +125,7 @@ bugs! {
     EarlyTakesItself "an early refresh takes the very copy that is due for a better one" "e18_early_refresh" 6;
     EarlyWithoutPause "each hit asks an origin that fails" "e18_early_refresh" 6;
     PeekIsATry "peek counts as a try, and the hit after it starts nothing" "e18_early_refresh" 6;
-    SkipIsATry "a refresh that was skipped counts as a try" "e18_early_refresh" 6;
+    SkipIsATry "a refresh that was skipped counts as a try" "e19_budget_of_refreshes" 6;
     EarlyUnbudgeted "early refreshes ask no budget" "e19_budget_of_refreshes" 6;
     RateIgnored "refreshes begin at any rate" "e19_budget_of_refreshes" 6;
     BurstUnbounded "what was not used of the rate is saved up for ever" "e19_budget_of_refreshes" 6;
@@ -134,7 +134,7 @@ bugs! {
     NoJoinedEvent "a follower tells nothing" "j_events_equal_the_model" 6;
     NoOvertakenEvent "a result that was overtaken tells nothing" "j_events_equal_the_model" 6;
     NoStoreFailedEvent "a store that failed tells nothing" "j_events_equal_the_model" 6;
-    NoSkippedEvent "a refresh that was skipped tells nothing" "j_events_equal_the_model" 6;
+    NoSkippedEvent "a refresh that was skipped tells nothing" "e19_budget_of_refreshes" 6;
     NoStaleOnErrorEvent "a stale entry on error tells nothing" "j_events_equal_the_model" 6;
     NoRefreshFailedEvent "a refresh that failed tells nothing" "j_events_equal_the_model" 6;
     StaleHitToldAsHit "a stale hit is told as a fresh one" "j_events_equal_the_model" 6;

@@ -17,6 +17,13 @@ impl Base {
         self.table().slots.get(&self.place(key)).is_some_and(|slot| slot.flight.is_some())
     }
 
+    /// An entry's load has ended.
+    pub(super) fn born(&self, key: Name, entry: &Entry<u64>) {
+        if let Some(ahead) = &self.core.ahead {
+            ahead.born(&key, entry.lifetime(), self.core.clock.now());
+        }
+    }
+
     /// Whether a fresh entry is to be refreshed.
     pub(super) fn due(&self, key: Name, entry: &Entry<u64>) -> bool {
         let (now, tick) = (self.core.clock.now(), Duration::from_nanos(1));

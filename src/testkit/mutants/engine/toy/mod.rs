@@ -561,6 +561,7 @@ impl Base {
             course.storing = !course.fenced;
             course.fenced && !ignores
         };
+        self.born(duty.key, &entry);
         let value = *entry.value();
         if fenced {
             self.tell(duty.key, EventKind::Overtaken);
