@@ -1,4 +1,4 @@
-//! What runs behind the callers, and how it ends: deadlines, a limit on refreshes, shutdown.
+//! What runs behind the callers, and how it ends: deadlines, the budget of refreshes, shutdown.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 
+use crate::cache::budget::{Budget, RefreshPermit};
 use crate::runtime::{BoxFuture, Runtime};
+use crate::time::Timestamp;
 
 /// The engine's side of what runs in the background.
 pub(crate) struct Background {
@@ -18,7 +20,7 @@ pub(crate) struct Background {
     stop: watch::Receiver<bool>,
     closing: AtomicBool,
     flights: AtomicUsize,
-    refreshes: AtomicUsize,
+    budget: Budget,
     idle: Notify,
 }
 
@@ -43,14 +45,14 @@ pub struct ShutdownReport {
 }
 
 impl Background {
-    pub(crate) fn new(runtime: Arc<dyn Runtime>) -> (Self, Alive) {
+    pub(crate) fn new(runtime: Arc<dyn Runtime>, budget: Budget) -> (Self, Alive) {
         let (alive, stop) = watch::channel(false);
         let background = Self {
             runtime,
             stop,
             closing: AtomicBool::new(false),
             flights: AtomicUsize::new(0),
-            refreshes: AtomicUsize::new(0),
+            budget,
             idle: Notify::new(),
         };
         (background, alive)
@@ -70,14 +72,14 @@ impl Background {
         }
     }
 
-    /// The right to run a refresh, if fewer than `most` are running.
-    pub(crate) fn try_refresh(&self, most: usize) -> Option<RefreshPermit<'_>> {
-        if self.is_closing() {
-            return None;
-        }
-        let free = |running| (running < most).then_some(running + 1);
-        self.refreshes.fetch_update(Ordering::SeqCst, Ordering::SeqCst, free).ok()?;
-        Some(RefreshPermit(&self.refreshes))
+    /// The right to run as many of `wanted` refreshes as the budget has room for (E19): stale ones, early ones and
+    /// whole batches all ask here. `None` if none may begin.
+    pub(crate) fn try_refresh(
+        &self,
+        wanted: usize,
+        now: impl FnOnce() -> Timestamp,
+    ) -> Option<RefreshPermit<'_>> {
+        if self.is_closing() { None } else { self.budget.take(wanted, now) }
     }
 
     /// Runs `work` until it ends, its time is up, or the cache stops. Work that ends at its first poll
@@ -140,13 +142,5 @@ impl Background {
         let aborted = self.flights.load(Ordering::SeqCst);
         alive.send_replace(true);
         ShutdownReport { drained: before.saturating_sub(aborted), aborted }
-    }
-}
-
-pub(crate) struct RefreshPermit<'a>(&'a AtomicUsize);
-
-impl Drop for RefreshPermit<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }

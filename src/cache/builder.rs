@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use foldhash::quality::{FixedState, RandomState};
 
+use crate::cache::ahead::{Ahead, Rule};
 use crate::cache::background::Background;
+use crate::cache::budget::{Budget, Rate};
 use crate::cache::computed::{Computed, Keep, Ttl};
 use crate::cache::core::Core;
 use crate::cache::event::{Event, Listener};
@@ -43,11 +45,14 @@ struct Settings<S: Store> {
     tags_of: TagsOf<S>,
     jitter: Option<f64>,
     seed: Option<u64>,
+    ahead: Option<f64>,
+    ahead_by_cost: Option<f64>,
     clock_skew: Duration,
     strict: bool,
     load_timeout: Duration,
     refresh_timeout: Duration,
     max_refreshes: usize,
+    refreshes_per_second: Option<f64>,
     clock: AnyClock,
     listener: Listener<S>,
     runtime: AnyRuntime,
@@ -64,11 +69,14 @@ impl<S: Store> Default for Settings<S> {
             tags_of: TagsOf::default(),
             jitter: None,
             seed: None,
+            ahead: None,
+            ahead_by_cost: None,
             clock_skew: CLOCK_SKEW,
             strict: false,
             load_timeout: TIMEOUT,
             refresh_timeout: TIMEOUT,
             max_refreshes: MAX_REFRESHES,
+            refreshes_per_second: None,
             clock: AnyClock::default(),
             listener: Listener::default(),
             runtime: AnyRuntime(Arc::new(TokioRuntime::current())),
@@ -191,10 +199,81 @@ impl<S: Store, L> CacheBuilder<S, L> {
         self
     }
 
-    /// Makes jitter repeatable: the same seed, key and instant give the same deadline. Chosen anew for each
-    /// cache unless told.
+    /// Makes chance repeatable: the same seed, key and instant give the same [jitter](Self::jitter) and the same
+    /// [early refresh](Self::refresh_ahead_by_cost). Chosen anew for each cache unless told.
     pub fn jitter_seed(mut self, seed: u64) -> Self {
         self.settings.seed = Some(seed);
+        self
+    }
+
+    /// Refreshes a fresh value early: a hit past this fraction of its lifetime is answered at once and starts one
+    /// refresh behind it, as a stale hit does, so that nobody waits for a value that is asked for often enough.
+    /// Between 0 and 1, such as 0.8; needs a ttl. Laws E18 and E19.
+    ///
+    /// Due is what has less than `1 - fraction` of its lifetime left, to the nanosecond: at 0.8 a value with a ttl of
+    /// a minute has exactly 12 s left for the last time when it is not due yet. The lifetime counts from the beginning
+    /// of the load, and is the cache's ttl at most. What never expires is never due. [`peek`](Cache::peek) and
+    /// [`get`](Cache::get) start nothing.
+    ///
+    /// The refresh asks deeper tiers first and takes a copy that stays fresh for longer and is not due itself. If it
+    /// fails, the value stays as it is, and the same value is tried again no sooner than a second after the refresh
+    /// began. How many run is bounded by [`max_refreshes`](Self::max_refreshes) and
+    /// [`refreshes_per_second`](Self::refreshes_per_second).
+    ///
+    /// Costs one comparison a hit, and 128 KiB a cache.
+    ///
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+    /// use std::time::Duration;
+    /// use larder::{Cache, Clock, ManualClock, Memory, SystemClock};
+    ///
+    /// let clock = ManualClock::new(SystemClock.now());
+    /// let cache = Cache::builder(Memory::<str, u64>::new(10_000))
+    ///     .ttl(Duration::from_secs(60))
+    ///     .refresh_ahead(0.8)
+    ///     .clock(clock.clone())
+    ///     .build()?;
+    /// cache.set("visitors", 1).await?;
+    /// clock.advance(Duration::from_secs(49));
+    /// // Fresh, and due: the answer is there at once, and the next one is on its way.
+    /// assert_eq!(cache.get_or_compute("visitors", || async { 2 }).await?, 1);
+    /// tokio::task::yield_now().await;
+    /// assert_eq!(cache.peek("visitors"), Some(2));
+    /// # Ok::<(), larder::Error>(()) }).unwrap();
+    /// ```
+    pub fn refresh_ahead(mut self, fraction: f64) -> Self {
+        self.settings.ahead = Some(fraction);
+        self
+    }
+
+    /// Refreshes a fresh value early by chance, the likelier the nearer its deadline and the dearer its load: due if
+    /// `now + cost * beta * -ln(u) >= fresh_until`, with `u` uniform between 0 and 1 (XFetch: Vattani, Chierichetti
+    /// and Lowenstein, Optimal Probabilistic Cache Stampede Prevention, VLDB 2015). Positive; 1 unless there is a
+    /// reason, more for earlier; needs a ttl. Values computed together are refreshed apart, and those that are cheap
+    /// live nearly as long as they may.
+    ///
+    /// The cost is the time that loads of the key took, by the cache's clock, a new one counting a quarter; of all
+    /// keys, if this cache never loaded that one; before the first load nothing is due. `u` is a hash of key and
+    /// instant: one draw a tick of the clock, repeatable by [`jitter_seed`](Self::jitter_seed). What a due hit does,
+    /// and what bounds it, is told at [`refresh_ahead`](Self::refresh_ahead), which is the other choice.
+    ///
+    /// Costs a comparison a hit, near a deadline two hashes and a logarithm, and 384 KiB a cache: 128 KiB as there,
+    /// and 65,536 measurements of 4 bytes. Keys that share a place there are measured as one.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use larder::{Cache, Memory};
+    ///
+    /// let cache = Cache::builder(Memory::<str, String>::new(10_000))
+    ///     .ttl(Duration::from_secs(60))
+    ///     .refresh_ahead_by_cost(1.0)
+    ///     .refreshes_per_second(100.0)
+    ///     .build()?;
+    /// # let _ = cache;
+    /// # Ok::<(), larder::Error>(())
+    /// ```
+    pub fn refresh_ahead_by_cost(mut self, beta: f64) -> Self {
+        self.settings.ahead_by_cost = Some(beta);
         self
     }
 
@@ -224,10 +303,22 @@ impl<S: Store, L> CacheBuilder<S, L> {
         self
     }
 
-    /// How many refreshes may run at once (64 unless told). Not zero. One that may not begin is skipped:
-    /// the stale value is served, and the next call tries again.
+    /// How many refreshes may run at once, stale or early (64 unless told). Not zero. One that may not begin is
+    /// skipped, which is an event: the value is served all the same, and the next call tries again (E19).
     pub fn max_refreshes(mut self, most: usize) -> Self {
         self.settings.max_refreshes = most;
+        self
+    }
+
+    /// How many refreshes may begin a second, stale or early; without end unless told. A positive number, such as 0.1
+    /// or 1,000. In any span of `t` seconds by the cache's clock at most `rate * t + burst` begin, where the burst
+    /// is a tenth of a second's worth, at least 1 (E19; the generic cell rate algorithm of ITU-T I.371). What a skipped
+    /// one means is told at [`max_refreshes`](Self::max_refreshes).
+    ///
+    /// A jump of the clock ahead is worth one burst at most; after a step back, however far, the next refresh waits
+    /// for a second and `1 / rate` seconds at most. Loads that somebody waits for are not counted.
+    pub fn refreshes_per_second(mut self, rate: f64) -> Self {
+        self.settings.refreshes_per_second = Some(rate);
         self
     }
 
@@ -254,7 +345,14 @@ impl<S: Store, L> CacheBuilder<S, L> {
     pub fn build(self) -> Result<Cache<S, L>> {
         let settings = self.settings;
         let policy = settings.policy()?;
-        let (background, alive) = Background::new(settings.runtime.0);
+        let budget = Budget::new(policy.max_refreshes, policy.refreshes);
+        let (background, alive) = Background::new(settings.runtime.0, budget);
+        let seed = settings.seed.unwrap_or_else(|| RandomState::default().hash_one(0));
+        let chance = FixedState::with_seed(seed);
+        let ahead = match (policy.ahead, policy.ttl) {
+            (Some(rule), Ttl::For(ttl)) => Some(Box::new(Ahead::new(rule, ttl, chance.clone()))),
+            _ => None,
+        };
         let core = Core {
             store: self.store,
             policy,
@@ -264,9 +362,8 @@ impl<S: Store, L> CacheBuilder<S, L> {
             background,
             invalidations: Invalidations::default(),
             tags_of: settings.tags_of,
-            chance: FixedState::with_seed(
-                settings.seed.unwrap_or_else(|| RandomState::default().hash_one(0)),
-            ),
+            ahead,
+            chance,
         };
         Ok(Cache { core: Arc::new(core), alive: Arc::new(alive), loader: self.loader })
     }
@@ -294,10 +391,40 @@ impl<S: Store> Settings<S> {
             if self.jitter.is_some() {
                 return invalid("jitter: there is no ttl to spread");
             }
+            if self.ahead.is_some() {
+                return invalid("refresh_ahead: there is no ttl to be ahead of");
+            }
+            if self.ahead_by_cost.is_some() {
+                return invalid("refresh_ahead_by_cost: there is no ttl to be ahead of");
+            }
         }
         let Some(jitter) = Jitter::of(self.jitter.unwrap_or(0.0)) else {
             return invalid("jitter: not a fraction from 0 to 1");
         };
+        let ahead = match (self.ahead, self.ahead_by_cost) {
+            (Some(_), Some(_)) => {
+                return invalid("refresh_ahead: contradicts refresh_ahead_by_cost; choose one");
+            }
+            (Some(fraction), None) => {
+                let Some(rule) = Rule::fraction(fraction) else {
+                    return invalid("refresh_ahead: not a fraction between 0 and 1");
+                };
+                Some(rule)
+            }
+            (None, Some(beta)) => {
+                let Some(rule) = Rule::cost(beta) else {
+                    return invalid("refresh_ahead_by_cost: not a positive number; 1 is usual");
+                };
+                Some(rule)
+            }
+            (None, None) => None,
+        };
+        let refreshes = self.refreshes_per_second.map(Rate::of);
+        if refreshes == Some(None) {
+            return invalid(
+                "refreshes_per_second: not a positive number; for no refresh at all, choose none",
+            );
+        }
         if self.load_timeout.is_zero() {
             return invalid("load_timeout: zero; no computation could end");
         }
@@ -313,11 +440,13 @@ impl<S: Store> Settings<S> {
             stale: self.stale.unwrap_or_default(),
             keep: self.keep,
             jitter,
+            ahead,
             skew: self.clock_skew,
             strict: self.strict,
             load_timeout: self.load_timeout,
             refresh_timeout: self.refresh_timeout,
             max_refreshes: self.max_refreshes,
+            refreshes: refreshes.flatten(),
         })
     }
 }

@@ -8,6 +8,7 @@ use std::task::Poll;
 
 use foldhash::quality::FixedState;
 
+use crate::cache::ahead::Ahead;
 use crate::cache::background::Background;
 use crate::cache::computed::Computed;
 use crate::cache::event::{EventKind, Listener};
@@ -15,7 +16,7 @@ use crate::cache::flight::{Flight, Flights, Joined, Landing, State};
 use crate::cache::load::{Compute, Owned, Ticket, Within, fly, shut_down};
 use crate::cache::policy::Policy;
 use crate::cache::tags::{Invalidations, Record, TagsOf};
-use crate::entry::{Entry, Freshness};
+use crate::entry::{Entry, Freshness, Lifetime};
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::runtime::BoxFuture;
 use crate::store::Store;
@@ -30,8 +31,20 @@ pub(crate) struct Core<S: Store> {
     pub(crate) background: Background,
     pub(crate) invalidations: Invalidations,
     pub(crate) tags_of: TagsOf<S>,
+    /// Whether and when fresh entries are refreshed early.
+    pub(crate) ahead: Option<Box<Ahead>>,
     /// Spreads deadlines: a hash of key and instant is all the chance that jitter needs.
     pub(crate) chance: FixedState,
+}
+
+/// An entry that is served at once, and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shown {
+    /// Fresh, and not to be refreshed.
+    Fresh,
+    /// Fresh, and to be refreshed early.
+    Due,
+    Stale,
 }
 
 impl<S: Store> Core<S> {
@@ -50,18 +63,23 @@ impl<S: Store> Core<S> {
         Some(answer)
     }
 
-    /// The value that a caller gets at once: a fresh one, or a stale one whose refresh is running.
+    /// The value that a caller gets at once: a fresh one that nobody has to refresh, or a stale one whose refresh
+    /// is running.
     #[inline]
     pub(crate) fn hit(&self, key: &S::Key) -> Option<S::Value> {
         if self.policy.bypass {
             return None;
         }
-        let (value, life, freshness) = self.store.peek_with(key, |entry| {
-            let life = entry.lifetime();
-            let freshness = self.policy.judge(life, self.clock.now());
-            (freshness <= Freshness::Stale).then(|| (entry.value().clone(), life, freshness))
+        let (value, life, freshness, now) = self.store.peek_with(key, |entry| {
+            let (life, now) = (entry.lifetime(), self.clock.now());
+            let freshness = self.policy.judge(life, now);
+            (freshness <= Freshness::Stale).then(|| (entry.value().clone(), life, freshness, now))
         })??;
         if freshness == Freshness::Fresh {
+            // One that is due is served too, by whoever starts its refresh (E18).
+            if self.is_due(key, life, now) && !self.flights.is_flying(key) {
+                return None;
+            }
             self.listener.tell(key, EventKind::Hit(life));
         } else if self.flights.is_refreshing(key) {
             self.listener.tell(key, EventKind::StaleHit(life));
@@ -69,6 +87,13 @@ impl<S: Store> Core<S> {
             return None;
         }
         Some(value)
+    }
+
+    /// Whether a fresh entry of this life is to be refreshed by who finds it.
+    #[inline]
+    pub(crate) fn is_due(&self, key: &S::Key, life: Lifetime, now: Timestamp) -> bool {
+        let Some(ahead) = &self.ahead else { return false };
+        ahead.wants(key, life, now) && !self.background.is_closing()
     }
 
     /// An entry of a computation's answer, which ended now.
@@ -81,7 +106,11 @@ impl<S: Store> Core<S> {
     ) -> Result<Entry<S::Value>> {
         let Computed { value, terms } = answer;
         let chance = self.chance.hash_one((key, began));
-        let life = self.policy.lifetime(began, self.clock.now(), &terms, chance);
+        let ended = self.clock.now();
+        let life = self.policy.lifetime(began, ended, &terms, chance);
+        if let Some(ahead) = &self.ahead {
+            ahead.born(key, life, ended);
+        }
         let mut entry = match (value, held) {
             (Some(value), _) => Entry::new(value, life),
             (None, Some(held)) => held.clone().with_lifetime(life),
@@ -124,9 +153,11 @@ impl<S: Store + 'static> Core<S> {
                 return Err(Error::new(ErrorKind::Cycle, "cache", Operation::Compute)
                     .with_message("the computation of a key asked for that key again"));
             }
-            // A flight that is still reading does not know what a fast tier holds by now (E2).
-            if let Some(entry) = self.stale(key) {
-                self.listener.tell(key, EventKind::StaleHit(entry.lifetime()));
+            // A flight that is still reading does not know what a fast tier holds by now (E2), and whoever came
+            // because a fresh entry is due waits for nobody (E18).
+            if let Some((entry, shown)) = self.shown(key) {
+                let kind = if shown == Shown::Stale { EventKind::StaleHit } else { EventKind::Hit };
+                self.listener.tell(key, kind(entry.lifetime()));
                 return Ok(entry.into_value());
             }
             self.listener.tell(key, EventKind::Joined);
@@ -149,15 +180,23 @@ impl<S: Store + 'static> Core<S> {
         flight: Arc<Flight<S::Value>>,
         compute: Compute<S::Value>,
     ) -> Result<S::Value> {
-        let ticket = Ticket::new(Arc::clone(self), key, Arc::clone(&flight));
+        let mut ticket = Ticket::new(Arc::clone(self), key, Arc::clone(&flight));
         if self.background.is_closing() {
             // The flight lands first: nobody is to join one that does not fly.
             drop(ticket);
             return self.serve_on(key).await;
         }
         // Looked at only now that the flight can be joined: a write that comes later overtakes it (E4).
-        let stale = self.stale(key);
-        if let Some(entry) = &stale {
+        let shown = match self.shown(key) {
+            // Refreshed meanwhile, or not due any more.
+            Some((entry, Shown::Fresh)) => {
+                ticket.land(Landing::Found(entry.clone()));
+                self.listener.tell(key, EventKind::Hit(entry.lifetime()));
+                return Ok(entry.into_value());
+            }
+            shown => shown,
+        };
+        if let Some((entry, _)) = &shown {
             flight.refresh_behind(entry.clone());
         }
         let mut task: BoxFuture<'static, ()> = Box::pin(fly(ticket, compute, Within::current()));
@@ -170,11 +209,12 @@ impl<S: Store + 'static> Core<S> {
             // Nothing to run it on. A refresh has stepped aside and may yet end at its next poll.
             grounded = poll_fn(|context| Poll::Ready(task.as_mut().poll(context))).await.is_pending();
         }
-        if let Some(entry) = stale {
+        if let Some((entry, shown)) = shown {
             // A deeper tier that answered at once may have known better (C1).
-            let (entry, kind): (_, fn(_) -> _) = match flight.found() {
-                Some(fresh) => (fresh, EventKind::Hit),
-                None => (entry, EventKind::StaleHit),
+            let (entry, kind): (_, fn(_) -> _) = match (flight.found(), shown) {
+                (Some(fresh), _) => (fresh, EventKind::Hit),
+                (None, Shown::Stale) => (entry, EventKind::StaleHit),
+                (None, _) => (entry, EventKind::Hit),
             };
             self.listener.tell(key, kind(entry.lifetime()));
             return Ok(entry.into_value());
@@ -195,12 +235,21 @@ impl<S: Store + 'static> Core<S> {
     }
 
     /// A stale entry that may be served, if the store can tell at once: nobody waits for slower tiers to
-    /// say whether they know better (E2).
-    fn stale(&self, key: &S::Key) -> Option<Entry<S::Value>> {
-        self.store.peek_with(key, |entry| {
-            let freshness = self.policy.judge(entry.lifetime(), self.clock.now());
-            (freshness == Freshness::Stale).then(|| entry.clone())
-        })?
+    /// say whether they know better (E2). Where entries are refreshed early, a fresh one too.
+    fn shown(&self, key: &S::Key) -> Option<(Entry<S::Value>, Shown)> {
+        let (entry, freshness, now) = self.store.peek_with(key, |entry| {
+            let now = self.clock.now();
+            let freshness = self.policy.judge(entry.lifetime(), now);
+            let shows =
+                freshness == Freshness::Stale || (freshness == Freshness::Fresh && self.ahead.is_some());
+            shows.then(|| (entry.clone(), freshness, now))
+        })??;
+        let shown = match freshness {
+            Freshness::Fresh if self.is_due(key, entry.lifetime(), now) => Shown::Due,
+            Freshness::Fresh => Shown::Fresh,
+            _ => Shown::Stale,
+        };
+        Some((entry, shown))
     }
 
     /// What is left to do after a shutdown: hits are served, nothing is computed.

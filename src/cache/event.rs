@@ -37,15 +37,15 @@ pub enum EventKind<'a> {
     LoadFailed(&'a Error),
     /// It panicked. The panic goes on in the caller that began it, if it still waits.
     LoadPanicked,
-    /// A computation began because a stale entry was served.
+    /// A computation began because a stale entry was served, or a fresh one that was due.
     RefreshStarted,
     /// It ended well, after this time by the cache's clock.
     RefreshSucceeded(Duration),
-    /// It failed, ran out of time, or was cut off; the stale entry stays.
+    /// It failed, ran out of time, or was cut off; the entry that was served stays.
     RefreshFailed(&'a Error),
-    /// It panicked; the stale entry stays.
+    /// It panicked; the entry that was served stays.
     RefreshPanicked,
-    /// It did not begin: as many refreshes as allowed were running, or the cache is shut down.
+    /// It did not begin: as many refreshes as allowed were running or had begun lately, or the cache is shut down.
     RefreshSkipped,
     /// The result of a computation was not stored, because the key was written or removed meanwhile, or one of its
     /// tags removed (E4).

@@ -32,7 +32,7 @@ pub(crate) struct Flight<V> {
 pub(crate) enum State<V> {
     /// Reading the store, or computing with nothing to serve meanwhile.
     Running,
-    /// Computing, while this stale entry is served.
+    /// Computing, while this entry is served: stale, or fresh and due.
     Refreshing(Entry<V>),
     /// Over.
     Landed(Landing<V>),
@@ -210,6 +210,15 @@ impl<O: Hash + Eq + Clone, V: Clone> Flights<O, V> {
     {
         let shard = self.shard(key);
         shard.get(key).and_then(|slot| slot.flight.as_ref()).is_some_and(|flight| flight.is_refreshing())
+    }
+
+    /// Whether anything is on its way for `key`.
+    pub(crate) fn is_flying<K>(&self, key: &K) -> bool
+    where
+        O: Borrow<K>,
+        K: Hash + Eq + ?Sized,
+    {
+        self.shard(key).get(key).is_some_and(|slot| slot.flight.is_some())
     }
 
     /// Joins the flight of `key`, or begins one. One that begins beside a write is overtaken from birth:

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use crate::cache::background::{Cut, RefreshPermit};
+use crate::cache::background::Cut;
+use crate::cache::budget::RefreshPermit;
 use crate::cache::computed::Computed;
 use crate::cache::core::Core;
 use crate::cache::event::EventKind;
@@ -83,7 +84,7 @@ impl<S: Store> Ticket<S> {
         (freshness <= Freshness::Stale).then_some(stale)
     }
 
-    fn land(&mut self, landing: Landing<S::Value>) {
+    pub(crate) fn land(&mut self, landing: Landing<S::Value>) {
         if !std::mem::replace(&mut self.landed, true) {
             self.core.flights.leave(&self.key, &self.flight);
             self.flight.land(landing);
@@ -144,6 +145,10 @@ async fn run<S: Store + 'static>(
     match (held, freshness) {
         (Some(entry), Freshness::Fresh) => {
             core.listener.tell(ticket.key(), EventKind::Hit(entry.lifetime()));
+            if core.is_due(ticket.key(), entry.lifetime(), now) {
+                ticket.flight.refresh_behind(entry.clone());
+                return renew(ticket, entry, compute, within).await;
+            }
             Landing::Found(entry)
         }
         (Some(entry), Freshness::Stale) => {
@@ -167,6 +172,9 @@ async fn renew<S: Store + 'static>(
 ) -> Landing<S::Value> {
     let core = &*ticket.core;
     let Some(_permit) = permit(ticket) else { return Landing::Value(shown) };
+    if core.policy.judge(shown.lifetime(), core.clock.now()) == Freshness::Fresh {
+        return renew_early(ticket, shown, compute, within).await;
+    }
     let held = match read(ticket).await {
         Ok(held) => held,
         Err(error) => return Landing::Failed(error),
@@ -176,6 +184,42 @@ async fn renew<S: Store + 'static>(
         Some((Freshness::Fresh, entry)) => Landing::Found(entry),
         Some((Freshness::Stale, entry)) => refresh(ticket, entry, compute, within).await,
         _ => refresh(ticket, shown, compute, within).await,
+    }
+}
+
+/// The same behind callers who were served a fresh entry that is due: takes what stays fresh for longer and is
+/// not due itself (E18).
+async fn renew_early<S: Store + 'static>(
+    ticket: &Ticket<S>,
+    shown: Entry<S::Value>,
+    compute: Compute<S::Value>,
+    within: Within,
+) -> Landing<S::Value> {
+    let (core, key) = (&*ticket.core, ticket.key());
+    if let Some(ahead) = &core.ahead {
+        ahead.begins(key, shown.lifetime(), core.clock.now());
+    }
+    let fresh_until = shown.lifetime().fresh_until();
+    // At an instant at which the shown entry is fresh no more, a chain looks below it.
+    let past = fresh_until.saturating_add(Duration::from_nanos(1));
+    let held = match read_at(ticket, past).await {
+        Ok(held) => held.filter(|entry| entry.lifetime().fresh_until() > fresh_until),
+        Err(error) => return Landing::Failed(error),
+    };
+    let now = core.clock.now();
+    let Some(entry) = held.filter(|entry| core.policy.judge(entry.lifetime(), now) == Freshness::Fresh)
+    else {
+        return refresh(ticket, shown, compute, within).await;
+    };
+    match &core.ahead {
+        Some(ahead) if ahead.is_due(key, entry.lifetime(), now) => {
+            refresh(ticket, entry, compute, within).await
+        }
+        Some(ahead) => {
+            ahead.found(key, entry.lifetime(), now);
+            Landing::Found(entry)
+        }
+        None => Landing::Found(entry),
     }
 }
 
@@ -195,7 +239,7 @@ async fn aside() {
 
 fn permit<S: Store>(ticket: &Ticket<S>) -> Option<RefreshPermit<'_>> {
     let core = &*ticket.core;
-    let permit = core.background.try_refresh(core.policy.max_refreshes);
+    let permit = core.background.try_refresh(1, || core.clock.now());
     if permit.is_none() {
         core.listener.tell(ticket.key(), EventKind::RefreshSkipped);
     }
@@ -204,9 +248,14 @@ fn permit<S: Store>(ticket: &Ticket<S>) -> Option<RefreshPermit<'_>> {
 
 /// Reads the store. A failed read is a miss, unless the cache is strict (E11).
 async fn read<S: Store>(ticket: &Ticket<S>) -> Result<Option<Entry<S::Value>>> {
+    read_at(ticket, ticket.core.clock.now()).await
+}
+
+/// The same at another instant than the present one.
+async fn read_at<S: Store>(ticket: &Ticket<S>, at: Timestamp) -> Result<Option<Entry<S::Value>>> {
     let core = &*ticket.core;
     let limit = core.policy.load_timeout;
-    let read = core.background.bounded(limit, core.store.get_at(ticket.key(), core.clock.now())).await;
+    let read = core.background.bounded(limit, core.store.get_at(ticket.key(), at)).await;
     let error = match read {
         Ok(Ok(entry)) => return Ok(entry),
         Ok(Err(error)) => error,
@@ -300,7 +349,11 @@ async fn computed<S: Store + 'static>(
         Ok(answer) => {
             let answer = answer?;
             let unchanged = answer.value.is_none();
-            core.entry(ticket.key(), answer, held, began).map(|entry| (entry, unchanged))
+            let entry = core.entry(ticket.key(), answer, held, began)?;
+            if let Some(ahead) = &core.ahead {
+                ahead.measured(ticket.key(), core.clock.now().since(began));
+            }
+            Ok((entry, unchanged))
         }
         Err(cut) => Err(cut_off(cut, Operation::Compute, limit, setting)),
     }

@@ -2,9 +2,12 @@
 //!
 //! A hit reads the store and the clock, and nothing else. Whoever finds nothing joins the key's flight
 //! (`flight.rs`) or runs one (`load.rs`). A write fences the flights that it overtakes. `policy.rs`
-//! computes lifetimes and judges them; `background.rs` bounds what runs behind the callers.
+//! computes lifetimes and judges them; `ahead.rs` says which fresh entries are due; `background.rs` and
+//! `budget.rs` bound what runs behind the callers.
 
+pub(crate) mod ahead;
 pub(crate) mod background;
+pub(crate) mod budget;
 mod builder;
 pub(crate) mod computed;
 pub(crate) mod core;
@@ -64,6 +67,7 @@ use load::{Compute, Owned};
 /// | found | `get_or_compute` answers |
 /// | --- | --- |
 /// | fresh | the value |
+/// | fresh, and due for an [early refresh](CacheBuilder::refresh_ahead) | the value at once; one refresh runs |
 /// | stale, within its window | the value at once; one refresh runs |
 /// | expired or nothing | what one computation for all callers answers |
 /// | expired, and the computation fails | the error, or the value if [`keep_stale_on_error`](CacheBuilder::keep_stale_on_error) reaches that far |
@@ -103,7 +107,8 @@ impl<S: Store> Cache<S> {
 }
 
 impl<S: Store + 'static, L> Cache<S, L> {
-    /// The fresh value of `key` if a fast tier can tell at once. Starts nothing and waits for nothing.
+    /// The fresh value of `key` if a fast tier can tell at once. Starts nothing and waits for nothing: no refresh
+    /// either, however due it is.
     pub fn peek(&self, key: &S::Key) -> Option<S::Value> {
         self.core.peek(key, S::Value::clone)
     }

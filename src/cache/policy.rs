@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::cache::ahead::Rule;
+use crate::cache::budget::Rate;
 use crate::cache::computed::{Keep, Terms, Ttl};
 use crate::describe::{Description, grouped};
 use crate::entry::{Freshness, Lifetime};
@@ -22,11 +24,13 @@ pub(crate) struct Policy {
     pub(crate) stale: Duration,
     pub(crate) keep: Keep,
     pub(crate) jitter: Jitter,
+    pub(crate) ahead: Option<Rule>,
     pub(crate) skew: Duration,
     pub(crate) strict: bool,
     pub(crate) load_timeout: Duration,
     pub(crate) refresh_timeout: Duration,
     pub(crate) max_refreshes: usize,
+    pub(crate) refreshes: Option<Rate>,
 }
 
 impl Policy {
@@ -65,12 +69,18 @@ impl Policy {
             Keep::For(age) => Some(format!("{age:?}")),
             Keep::Forever => Some("for ever".to_owned()),
         };
+        let ahead = match self.ahead {
+            Some(Rule::Fraction(fraction)) => ("refresh_ahead", Some(fraction.told().to_string())),
+            Some(Rule::Cost(beta)) => ("refresh_ahead_by_cost", Some(beta.to_string())),
+            None => ("refresh_ahead", None),
+        };
         let settings = [
             ("bypass", self.bypass.then(String::new)),
             ttl,
             ("stale", unless(Duration::ZERO, self.stale)),
             ("stale on error", keep),
             ("jitter", (self.jitter != Jitter::default()).then(|| format!("{} %", self.jitter.percent()))),
+            ahead,
             ("strict", self.strict.then(String::new)),
             ("load_timeout", unless(TIMEOUT, self.load_timeout)),
             ("refresh_timeout", unless(TIMEOUT, self.refresh_timeout)),
@@ -78,6 +88,7 @@ impl Policy {
                 "max_refreshes",
                 (self.max_refreshes != MAX_REFRESHES).then(|| grouped(self.max_refreshes as u64)),
             ),
+            ("refreshes_per_second", self.refreshes.map(|rate| rate.per_second().to_string())),
             ("clock_skew", unless(CLOCK_SKEW, self.skew)),
         ];
         let told = settings.into_iter().filter_map(|(name, value)| Some((name, value?)));
@@ -153,11 +164,13 @@ mod tests {
             stale: 2 * SECOND,
             keep: Keep::No,
             jitter: Jitter::default(),
+            ahead: None,
             skew: SECOND,
             strict: false,
             load_timeout: SECOND,
             refresh_timeout: SECOND,
             max_refreshes: 1,
+            refreshes: None,
         }
     }
 

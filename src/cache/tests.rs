@@ -102,9 +102,21 @@ fn a_setting_that_makes_no_sense_is_refused_by_name() {
         ("jitter", |b| b.ttl(SECOND).jitter(f64::NAN)),
         ("jitter", |b| b.ttl(SECOND).jitter(1.5)),
         ("jitter", |b| b.no_expiration().jitter(0.5)),
+        ("refresh_ahead", |b| b.ttl(SECOND).refresh_ahead(0.0)),
+        ("refresh_ahead", |b| b.ttl(SECOND).refresh_ahead(1.0)),
+        ("refresh_ahead", |b| b.ttl(SECOND).refresh_ahead(f64::NAN)),
+        ("refresh_ahead", |b| b.ttl(SECOND).refresh_ahead(0.5).refresh_ahead_by_cost(1.0)),
+        ("refresh_ahead", |b| b.no_expiration().refresh_ahead(0.5)),
+        ("refresh_ahead_by_cost", |b| b.no_expiration().refresh_ahead_by_cost(1.0)),
+        ("refresh_ahead_by_cost", |b| b.ttl(SECOND).refresh_ahead_by_cost(-1.0)),
+        ("refresh_ahead_by_cost", |b| b.ttl(SECOND).refresh_ahead_by_cost(f64::INFINITY)),
         ("load_timeout", |b| b.ttl(SECOND).load_timeout(Duration::ZERO)),
         ("refresh_timeout", |b| b.ttl(SECOND).refresh_timeout(Duration::ZERO)),
         ("max_refreshes", |b| b.ttl(SECOND).max_refreshes(0)),
+        ("refreshes_per_second", |b| b.ttl(SECOND).refreshes_per_second(0.0)),
+        ("refreshes_per_second", |b| b.ttl(SECOND).refreshes_per_second(-1.0)),
+        ("refreshes_per_second", |b| b.ttl(SECOND).refreshes_per_second(f64::NAN)),
+        ("refreshes_per_second", |b| b.ttl(SECOND).refreshes_per_second(f64::INFINITY)),
     ];
     for (culprit, set) in wrong {
         let error = set(builder().0).build().map(|_| ()).unwrap_err();
@@ -363,4 +375,9 @@ fn a_cache_describes_itself_and_its_stack() {
         builder().0.ttl(SECOND).jitter(0.25).strict().max_refreshes(1_000).load_timeout(SECOND).build();
     let told = "cache (ttl 1s, jitter 25 %, strict, load_timeout 1s, max_refreshes 1,000)\n└─ shelf";
     assert_eq!(cache.unwrap().describe().to_string(), told);
+    let cache = builder().0.ttl(SECOND).refresh_ahead(0.8).refreshes_per_second(0.5).build();
+    let told = "cache (ttl 1s, refresh_ahead 0.8, refreshes_per_second 0.5)\n└─ shelf";
+    assert_eq!(cache.unwrap().describe().to_string(), told);
+    let cache = builder().0.ttl(SECOND).refresh_ahead_by_cost(1.0).build();
+    assert_eq!(cache.unwrap().describe().to_string(), "cache (ttl 1s, refresh_ahead_by_cost 1)\n└─ shelf");
 }

@@ -54,3 +54,15 @@ fn jitter_and_short_deadlines() {
     });
     check.assert();
 }
+
+#[test]
+fn early_refresh() {
+    check_engine("early", |cache| cache.ttl(MINUTE).refresh_ahead(0.8).refreshes_per_second(1.0)).assert();
+}
+
+#[test]
+fn early_refresh_by_cost() {
+    let check =
+        check_engine("early by cost", |cache| cache.ttl(MINUTE).stale(MINUTE).refresh_ahead_by_cost(10.0));
+    check.assert();
+}

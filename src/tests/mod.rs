@@ -13,6 +13,7 @@ mod chain_laws;
 mod chain_outages;
 mod conformance;
 mod engine_bounds;
+mod engine_early;
 mod engine_kit;
 mod engine_laws;
 mod engine_races;

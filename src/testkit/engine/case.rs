@@ -53,6 +53,10 @@ pub(crate) struct Knobs {
     pub(crate) jitter: bool,
     /// One refresh at a time.
     pub(crate) one_refresh: bool,
+    /// Refreshed early: never, past half of a life, past nine tenths of it, by the cost of the load.
+    pub(crate) ahead: u8,
+    /// How many refreshes may begin: as many as want to, one in ten seconds, twenty a second.
+    pub(crate) rate: u8,
 }
 
 /// The store that the engine runs over.
@@ -72,7 +76,8 @@ pub(crate) struct Planted {
     pub(crate) key: u8,
     /// In every tier, or only in the deepest.
     pub(crate) above: bool,
-    /// Nanoseconds from the beginning to the end of freshness; before it, if negative.
+    /// Nanoseconds from the beginning to the end of freshness; before it, if negative; from 100 on seconds, of a
+    /// life that began minutes ago.
     pub(crate) fresh: i8,
     /// How much longer it is stale, and then kept: nanoseconds, or from 100 on minutes.
     pub(crate) stale: u8,
@@ -148,7 +153,8 @@ pub(crate) struct Own {
 pub(crate) enum Until {
     Tick,
     Seconds(u8),
-    /// A deadline of the entry last stored: which key, which deadline, how many ticks beside it.
+    /// A deadline of the entry last stored: which key, which deadline (the last is the last instant at which it is
+    /// not due for an early refresh), how many ticks beside it.
     Edge(u8, u8, i8),
     /// As long as a load may take, or a refresh.
     Limit(bool, i8),
@@ -216,6 +222,12 @@ impl Knobs {
             if self.jitter {
                 builder = builder.jitter(0.5);
             }
+            builder = match self.ahead {
+                1 => builder.refresh_ahead(0.5),
+                2 => builder.refresh_ahead(0.9),
+                3 => builder.refresh_ahead_by_cost(1.0),
+                _ => builder,
+            };
         }
         builder = match self.keep {
             1 => builder.keep_stale_on_error(600 * SECOND),
@@ -229,6 +241,11 @@ impl Knobs {
         if self.one_refresh {
             builder = builder.max_refreshes(1);
         }
+        builder = match self.rate {
+            1 => builder.refreshes_per_second(0.1),
+            2 => builder.refreshes_per_second(20.0),
+            _ => builder,
+        };
         if self.bypass { builder.bypass() } else { builder }
     }
 }
@@ -330,6 +347,9 @@ impl EngineCase {
             Knobs { bypass: false, ..knobs },
             Knobs { jitter: false, ..knobs },
             Knobs { one_refresh: false, ..knobs },
+            Knobs { ahead: 0, ..knobs },
+            Knobs { ahead: knobs.ahead.min(1), ..knobs },
+            Knobs { rate: 0, ..knobs },
         ];
         out.extend(plainer.map(|knobs| Self { knobs, ..self.clone() }));
         if self.races {

@@ -34,6 +34,9 @@ pub(crate) struct Flavour {
     pub(crate) start: Start,
     /// Computations and writes take longer than elsewhere.
     pub(crate) slow_work: bool,
+    /// Whether every cache refreshes early, and every budget has a rate; elsewhere some do.
+    pub(crate) early: bool,
+    pub(crate) rates: bool,
 }
 
 /// What the first keys are at the beginning: weights.
@@ -48,13 +51,16 @@ pub(crate) struct Start {
     kept: u32,
     /// Stale for minutes, and then kept for minutes.
     both: u32,
+    /// Fresh for some seconds, and due for an early refresh.
+    due: u32,
 }
 
 impl Start {
-    pub(crate) const ANYHOW: Self = Self { none: 4, near: 4, stale: 1, kept: 1, both: 0 };
-    pub(crate) const STALE: Self = Self { none: 1, near: 1, stale: 5, kept: 0, both: 1 };
-    pub(crate) const KEPT: Self = Self { none: 1, near: 4, stale: 0, kept: 3, both: 2 };
-    pub(crate) const MIXED: Self = Self { none: 3, near: 1, stale: 3, kept: 0, both: 0 };
+    pub(crate) const ANYHOW: Self = Self { none: 4, near: 4, stale: 1, kept: 1, both: 0, due: 0 };
+    pub(crate) const STALE: Self = Self { none: 1, near: 1, stale: 5, kept: 0, both: 1, due: 0 };
+    pub(crate) const KEPT: Self = Self { none: 1, near: 4, stale: 0, kept: 3, both: 2, due: 0 };
+    pub(crate) const DUE: Self = Self { none: 1, near: 3, stale: 1, kept: 0, both: 0, due: 5 };
+    pub(crate) const MIXED: Self = Self { none: 3, near: 1, stale: 3, kept: 0, both: 0, due: 0 };
 }
 
 impl Flavour {
@@ -79,6 +85,8 @@ impl Flavour {
         keys: 2,
         start: Start::ANYHOW,
         slow_work: false,
+        early: false,
+        rates: false,
     };
 }
 
@@ -112,15 +120,24 @@ fn plans(flavour: Flavour) -> BoxedStrategy<Plan> {
         .boxed()
 }
 
-fn untils(keys: u8) -> BoxedStrategy<Until> {
+fn untils(keys: u8, early: bool) -> BoxedStrategy<Until> {
     let edge = (
         mostly(2, 0..keys.max(1)),
-        prop_oneof![1 => 0..2u8, 1 => Just(2)],
+        weighted(vec![
+            (1, (0..2u8).boxed()),
+            (1, Just(2).boxed()),
+            (if early { 5 } else { 0 }, Just(3).boxed()),
+        ]),
         prop_oneof![Just(0i8), Just(1), Just(-1)],
     );
+    // Two seconds are long enough for another early refresh, and not for one that takes three.
+    let seconds = weighted(vec![
+        (if early { 8 } else { 0 }, Just(2u8).boxed()),
+        (4, prop_oneof![Just(1u8), Just(11), Just(61), Just(121)].boxed()),
+    ]);
     prop_oneof![
         1 => Just(Until::Tick),
-        1 => prop_oneof![Just(1u8), Just(11), Just(61), Just(121)].prop_map(Until::Seconds),
+        if early { 3 } else { 1 } => seconds.prop_map(Until::Seconds),
         6 => edge.prop_map(|(key, edge, off)| Until::Edge(key, edge, off)),
         1 => (any::<bool>(), -1..2i8).prop_map(|(refresh, off)| Until::Limit(refresh, off)),
     ]
@@ -150,6 +167,29 @@ fn beside_a_write(flavour: Flavour) -> BoxedStrategy<Vec<Vec<Step>>> {
         .boxed()
 }
 
+/// One who comes a tick around the instant at which a value becomes due, and one who comes when its refresh has
+/// failed, or runs still.
+fn around_due(flavour: Flavour) -> BoxedStrategy<Vec<Vec<Step>>> {
+    let off = prop_oneof![Just(0i8), Just(1), Just(-1)];
+    let slow = (plans(flavour), prop_oneof![2 => Just(3u8), 1 => Just(0)]).prop_map(|(plan, takes)| Plan {
+        takes,
+        own: Own::default(),
+        ..plan
+    });
+    let calm = plans(flavour).prop_map(|plan| Plan { own: Own::default(), ..plan });
+    let later =
+        prop_oneof![1 => Just(Until::Tick), 1 => Just(Until::Seconds(1)), 2 => Just(Until::Seconds(2))];
+    let more = prop::collection::vec(acts(flavour), 0..3);
+    (any::<bool>(), calm, off, slow, later, plans(flavour), more)
+        .prop_map(|(loads, first, off, due, later, last, more)| {
+            let first = if loads { Act::Ask(0, first) } else { Act::Set(0, Own::default()) };
+            let (edge, later) = (Act::Wait(Until::Edge(0, 3, off)), Act::Wait(later));
+            let acts = [first, edge, Act::Ask(0, due), later, Act::Ask(0, last)];
+            vec![acts.into_iter().chain(more).map(|act| Step { act, leaves: 0 }).collect()]
+        })
+        .boxed()
+}
+
 fn acts(flavour: Flavour) -> BoxedStrategy<Act> {
     let key = mostly(if flavour.alone == 0 { 3 } else { 1 }, 0..flavour.keys.max(1));
     let write = writes(key.clone());
@@ -174,7 +214,7 @@ fn acts(flavour: Flavour) -> BoxedStrategy<Act> {
         (flavour.asks, (key, plans(flavour)).prop_map(|(key, plan)| Act::Ask(key, plan)).boxed()),
         (flavour.reads, read.boxed()),
         (flavour.writes, write.boxed()),
-        (flavour.waits, untils(flavour.keys).prop_map(Act::Wait).boxed()),
+        (flavour.waits, untils(flavour.keys, flavour.early).prop_map(Act::Wait).boxed()),
         (flavour.jumps, (any::<bool>(), 0..4u8).prop_map(|(back, far)| Act::Jump(back, far)).boxed()),
         (flavour.faults, prop_oneof![2 => failing, 1 => outage].boxed()),
         (flavour.hangs, hanging.boxed()),
@@ -186,16 +226,23 @@ fn acts(flavour: Flavour) -> BoxedStrategy<Act> {
     ])
 }
 
-fn knobs() -> BoxedStrategy<Knobs> {
+fn knobs(flavour: Flavour) -> BoxedStrategy<Knobs> {
     let lengths = (prop_oneof![6 => Just(0u8), 1 => 1..4u8], mostly(1, 1..4), mostly(1, 1..4));
-    (lengths, proptest::bool::weighted(0.3), proptest::bool::weighted(0.1), proptest::bool::weighted(0.4))
-        .prop_map(|((ttl, stale, keep), strict, jitter, one_refresh)| Knobs {
+    let switches =
+        (proptest::bool::weighted(0.3), proptest::bool::weighted(0.1), proptest::bool::weighted(0.4));
+    let seldom = |always: bool, most: u8| {
+        if always { (1..most).boxed() } else { mostly(7, 1..most) }
+    };
+    (lengths, switches, seldom(flavour.early, 4), seldom(flavour.rates, 3))
+        .prop_map(|((ttl, stale, keep), (strict, jitter, one_refresh), ahead, rate)| Knobs {
             ttl,
             stale,
             keep,
             strict,
             jitter,
             one_refresh,
+            ahead,
+            rate,
             bypass: false,
         })
         .boxed()
@@ -213,18 +260,21 @@ fn planted(flavour: Flavour, key: u8) -> BoxedStrategy<Option<Planted>> {
     let old = |stale, keep| {
         above().prop_map(move |above| Some(Planted { key, above, fresh: -1, stale, keep, ahead: 0 })).boxed()
     };
+    let due = (above(), 101..105i8, 100..102u8)
+        .prop_map(move |(above, fresh, stale)| Some(Planted { key, above, fresh, stale, keep: 0, ahead: 0 }));
     weighted(vec![
         (flavour.start.none, Just(None).boxed()),
         (flavour.start.near, near.boxed()),
         (flavour.start.stale, old(101, 0)),
         (flavour.start.kept, old(0, 101)),
         (flavour.start.both, old(101, 101)),
+        (flavour.start.due, due.boxed()),
     ])
 }
 
 /// Cases of this flavour; `fixed` if the settings are a user's.
 pub(crate) fn cases(flavour: Flavour, fixed: bool) -> BoxedStrategy<EngineCase> {
-    let knobs = if fixed { Just(Knobs::default()).boxed() } else { knobs() };
+    let knobs = if fixed { Just(Knobs::default()).boxed() } else { knobs(flavour) };
     let knobs = knobs.prop_map(move |knobs| Knobs { bypass: flavour.bypass, ..knobs });
     let under = prop_oneof![2 => Just(Under::Memory), 2 => Just(Under::Remote), 2 => Just(Under::Chain)];
     let step = move |leaves: bool| {
@@ -240,7 +290,8 @@ pub(crate) fn cases(flavour: Flavour, fixed: bool) -> BoxedStrategy<EngineCase> 
         ),
     ]);
     let fences = u32::from(flavour.slow_work && flavour.alone < 10);
-    let tasks = weighted(vec![(2, tasks), (fences, beside_a_write(flavour))]);
+    let due = u32::from(flavour.early);
+    let tasks = weighted(vec![(2, tasks), (fences, beside_a_write(flavour)), (due, around_due(flavour))]);
     let choices = prop::collection::vec(prop_oneof![2 => Just(0u8), 3 => 0..8u8], 0..40);
     let races = if flavour.races { proptest::bool::weighted(0.3).boxed() } else { Just(false).boxed() };
     let slow = if flavour.slow_work { 3 } else { 1 };

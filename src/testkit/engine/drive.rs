@@ -17,6 +17,7 @@ use crate::runtime::{BoxFuture, Runtime};
 use crate::store::SetOutcome;
 use crate::sync::Mutex;
 use crate::testkit::engine::case::{Act, EngineCase, Plan, Planted, SECOND, Under, Until, Work, Writes};
+use crate::testkit::engine::laws;
 use crate::testkit::engine::stack::{Name, Stack};
 use crate::testkit::engine::trace::{
     Broke, End, Given, Log, Moment, Producer, Reply, Request, Run, START, Told, Trace,
@@ -280,13 +281,17 @@ fn finish(sim: &mut Sim, world: &Arc<World>, spun: bool) {
 impl World {
     fn plant(&self, planted: Planted) {
         let start = self.clock.now();
-        let by = Duration::from_nanos(planted.fresh.unsigned_abs().into());
+        let by = u32::from(planted.fresh.unsigned_abs());
+        let (by, age) = match planted.fresh {
+            100.. => (SECOND * (by - 99), 600 * SECOND),
+            _ => (Duration::from_nanos(by.into()), Duration::from_nanos(200)),
+        };
         let ahead = SECOND * u32::from(planted.ahead);
         let fresh = if planted.fresh < 0 { start.saturating_sub(by) } else { start.saturating_add(by) };
         let fresh = fresh.saturating_add(ahead);
         let stale = fresh.saturating_add(Planted::window(planted.stale));
         let keep = stale.saturating_add(Planted::window(planted.keep));
-        let created = start.saturating_sub(Duration::from_nanos(200)).saturating_add(ahead);
+        let created = start.saturating_sub(age).saturating_add(ahead);
         let key = Name(planted.key);
         if self.log.write(|trace, _| trace.planted.iter().any(|(name, ..)| *name == key)) {
             return;
@@ -402,7 +407,9 @@ impl World {
             }
             Until::Edge(key, edge, off) => {
                 let Some(life) = self.log.last_life(key) else { return Duration::ZERO };
-                let edge = [life.fresh_until(), life.stale_until(), life.keep_until()][usize::from(edge % 3)];
+                let due = laws::last_not_due(&self.policy, life).unwrap_or(life.fresh_until());
+                let edges = [life.fresh_until(), life.stale_until(), life.keep_until(), due];
+                let edge = edges[usize::from(edge % 4)];
                 if edge.as_nanos() > u64::MAX / 2 {
                     Duration::ZERO
                 } else {

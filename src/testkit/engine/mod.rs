@@ -7,6 +7,7 @@ mod case;
 mod compare;
 mod draw;
 mod drive;
+mod early;
 mod laws;
 mod model;
 mod stack;
@@ -32,7 +33,7 @@ pub(crate) use case::EngineCase;
 )]
 pub(crate) use drive::{Compute, Engine, Floor, Subject};
 
-/// Judges a configuration of the cache by the laws of the engine (E1 to E14): whatever `configure` sets, over stores
+/// Judges a configuration of the cache by the laws of the engine (E1 to E14, E18, E19): whatever `configure` sets, over stores
 /// that fail and hang, with callers that race and go away, on virtual time.
 ///
 /// The clock, the runtime and the listener are the kit's: what `configure` says of them is overruled.
@@ -269,7 +270,7 @@ static LAWS: &[Law] = &[
             fails: 6,
             unchanged: 1,
             never_ends: 1,
-            waits: 7,
+            waits: 10,
             writes: 3,
             reads: 1,
             start: Start::KEPT,
@@ -314,7 +315,7 @@ static LAWS: &[Law] = &[
         Flavour { start: Start::KEPT, unchanged: 2, slow: 5, alone: 7, ..PLAIN },
         laws::e13,
         |parting| parting.clause == Clause::E13
-            || (parting.slow && matches!(parting.clause, Clause::E1 | Clause::E2))
+            || (parting.slow && matches!(parting.clause, Clause::E1 | Clause::E2 | Clause::E3))
     ),
     law!(
         "e14_identity",
@@ -322,6 +323,43 @@ static LAWS: &[Law] = &[
         Flavour { keys: 3, alone: 2, fails: 2, ..PLAIN },
         laws::e14,
         |_| false
+    ),
+    law!(
+        "e18_early_refresh",
+        "a popular key expires for everybody at once although a refresh in time would have cost nobody anything",
+        Flavour {
+            early: true,
+            start: Start::DUE,
+            fails: 2,
+            panics: 1,
+            never_ends: 2,
+            waits: 8,
+            asks: 10,
+            reads: 3,
+            leaves: true,
+            alone: 7,
+            ..PLAIN
+        },
+        laws::e18,
+        |parting| parting.clause == Clause::E18 && !parting.moved
+    ),
+    law!(
+        "e19_budget_of_refreshes",
+        "an origin that just came back is asked for everything at once, by refreshes that nobody waits for",
+        Flavour {
+            early: true,
+            rates: true,
+            waits: 3,
+            fails: 1,
+            asks: 12,
+            keys: 3,
+            start: Start::DUE,
+            leaves: true,
+            alone: 6,
+            ..PLAIN
+        },
+        laws::e19,
+        |parting| parting.clause == Clause::E19 && !parting.moved
     ),
     law!(
         "j_events_equal_the_model",

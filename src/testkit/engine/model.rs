@@ -8,6 +8,7 @@ use crate::entry::{Entry, Freshness};
 use crate::error::{ErrorKind, Operation};
 use crate::testkit::engine::case::{Act, Call, EngineCase, Plan, SECOND, Trouble, Under, Work};
 use crate::testkit::engine::compare::Clause;
+use crate::testkit::engine::early::Early;
 use crate::testkit::engine::laws::{by_age, judge, serves_on_error};
 use crate::testkit::engine::stack::Name;
 use crate::testkit::engine::trace::{Reply, Request, Trace};
@@ -42,6 +43,7 @@ pub(crate) struct World<'a> {
     pub(crate) held: Vec<Option<Entry<u64>>>,
     pub(crate) above: Vec<bool>,
     behind: Vec<Behind>,
+    early: Early,
     pub(crate) events: Vec<&'static str>,
     closed: bool,
     gone: bool,
@@ -76,6 +78,7 @@ impl<'a> World<'a> {
             held,
             above,
             behind: Vec::new(),
+            early: Early::new(&trace.policy),
             events: Vec::new(),
             closed: false,
             gone: false,
@@ -163,7 +166,11 @@ impl<'a> World<'a> {
         let (effect, answer, refused) = self.call(Operation::Set);
         if effect {
             // Its instants are the matter of E13, which looks at every write.
-            self.held[usize::from(key)] = if refused { None } else { self.written(key, value, run) };
+            let written = self.written(key, value, run);
+            if let Some(entry) = &written {
+                self.early.born(key, entry.lifetime(), self.now);
+            }
+            self.held[usize::from(key)] = if refused { None } else { written };
         }
         match answer {
             Ok(()) if refused => self.events.push("Refused"),
@@ -324,8 +331,13 @@ impl<'a> World<'a> {
             return Some(Expected { clause, reply, computes, given: None });
         }
         let shown = self.shown(key);
+        let beside = self.behind.iter().any(|refresh| refresh.key == key && !refresh.fenced);
         if let Some(value) = self.fresh_at_once(key) {
-            return hit(Clause::E1, value);
+            let due = shown.filter(|entry| !self.closed && self.early.wants(key, entry.lifetime(), self.now));
+            return match due.filter(|_| !beside) {
+                Some(entry) => self.renew_early(key, &entry, plan, run),
+                None => hit(if self.early.is_on() { Clause::E18 } else { Clause::E1 }, value),
+            };
         }
         let refresh = self.behind.iter().position(|refresh| refresh.key == key && !refresh.fenced);
         let shown = shown.filter(|entry| self.judge(entry) == Freshness::Stale);
@@ -339,8 +351,9 @@ impl<'a> World<'a> {
             self.events.push("StaleHit");
             let computes = self.renew(key, &shown, plan, run)?;
             let given = computes.then_some(*shown.value());
+            let skipped = self.events.contains(&"RefreshSkipped");
             return Some(Expected {
-                clause: Clause::E2,
+                clause: if skipped { Clause::E19 } else { Clause::E2 },
                 reply: Reply::Value(*shown.value()),
                 computes,
                 given,
@@ -358,25 +371,36 @@ impl<'a> World<'a> {
         match held.as_ref().map(|entry| self.judge(entry)) {
             Some(Freshness::Fresh) => {
                 self.events.push("Hit");
-                hit(Clause::E1, *held?.value())
+                let held = held?;
+                if !self.early.wants(key, held.lifetime(), self.now) {
+                    return hit(Clause::E1, *held.value());
+                }
+                let expected = self.renew_early(key, &held, plan, run)?;
+                Some(self.or_landed(step, run, expected))
             }
             Some(Freshness::Stale) => {
                 self.events.push("StaleHit");
                 let held = held?;
-                let computes = self.refresh(key, held.clone(), plan, run);
+                let computes = self.permit()? && self.refresh(key, held.clone(), plan, run);
                 let given = computes.then_some(*held.value());
-                // What takes no time may have landed before the caller looks.
-                let run = run.map(|run| &self.trace.runs[run]).filter(|run| computes && run.plan.takes == 0);
-                let landed =
-                    run.filter(|run| run.plan.work == Work::Answer).map(|run| Reply::Value(run.value));
-                let landed = landed.filter(|landed| self.trace.requests[step].reply() == Some(landed));
-                let reply = landed.unwrap_or(Reply::Value(*held.value()));
-                Some(Expected { clause: Clause::E2, reply, computes, given })
+                let reply = Reply::Value(*held.value());
+                let clause = if computes { Clause::E2 } else { Clause::E19 };
+                Some(self.or_landed(step, run, Expected { clause, reply, computes, given }))
             }
             _ => {
                 let held = held.filter(|entry| by_age(entry.lifetime(), self.now) != Freshness::Dead);
                 self.load(key, held, plan, run)
             }
+        }
+    }
+
+    /// What takes no time may have landed before the caller looks.
+    fn or_landed(&self, step: usize, run: Option<usize>, expected: Expected) -> Expected {
+        let run = run.map(|run| &self.trace.runs[run]).filter(|run| expected.computes && run.plan.takes == 0);
+        let landed = run.filter(|run| run.plan.work == Work::Answer).map(|run| Reply::Value(run.value));
+        match landed.filter(|landed| self.trace.requests[step].reply() == Some(landed)) {
+            Some(reply) => Expected { reply, ..expected },
+            None => expected,
         }
     }
 
@@ -417,8 +441,7 @@ impl<'a> World<'a> {
         if !self.slow.is_zero() {
             return None;
         }
-        if self.behind.len() >= self.trace.policy.max_refreshes {
-            self.events.push("RefreshSkipped");
+        if !self.permit()? {
             return Some(false);
         }
         let read = self.read(key);
@@ -429,11 +452,39 @@ impl<'a> World<'a> {
         Some(goes_on && self.refresh(key, shown.clone(), plan, run))
     }
 
-    fn refresh(&mut self, key: u8, held: Entry<u64>, plan: Plan, run: Option<usize>) -> bool {
-        if self.behind.len() >= self.trace.policy.max_refreshes {
+    /// Whether a refresh may begin. The model does not know what a clock that stepped back makes of the rate.
+    fn permit(&mut self) -> Known<bool> {
+        let begins = self.behind.len() < self.trace.policy.max_refreshes && self.early.may_begin(self.now)?;
+        if !begins {
             self.events.push("RefreshSkipped");
-            return false;
         }
+        Some(begins)
+    }
+
+    /// Behind a caller who was served a fresh entry that is due.
+    fn renew_early(
+        &mut self,
+        key: u8,
+        shown: &Entry<u64>,
+        plan: Plan,
+        run: Option<usize>,
+    ) -> Known<Expected> {
+        let (now, fresh) = (self.now, self.judge(shown) == Freshness::Fresh);
+        let before = self.events.len();
+        let computes = self.renew(key, shown, plan, run)?;
+        let skipped = self.events[before..].contains(&"RefreshSkipped");
+        if fresh && !skipped {
+            self.early.begins(key, shown.lifetime(), now);
+        }
+        Some(Expected {
+            clause: if skipped { Clause::E19 } else { Clause::E18 },
+            reply: Reply::Value(*shown.value()),
+            computes,
+            given: computes.then_some(*shown.value()),
+        })
+    }
+
+    fn refresh(&mut self, key: u8, held: Entry<u64>, plan: Plan, run: Option<usize>) -> bool {
         self.events.push("RefreshStarted");
         let (takes, in_time) = bounded(plan, self.trace.policy.refresh_timeout);
         // Without a run there is a parting, which the caller finds.

@@ -8,8 +8,10 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use super::early::early;
 use super::{Base, Duty, Landing};
-use crate::cache::background::{Cut, RefreshPermit};
+use crate::cache::background::Cut;
+use crate::cache::budget::RefreshPermit;
 use crate::cache::computed::{Computed, Keep, Terms, Ttl};
 use crate::cache::event::EventKind;
 use crate::entry::{Entry, Freshness, Lifetime};
@@ -94,10 +96,13 @@ async fn run(base: &Base, duty: &Duty, compute: Compute) -> Landing {
     let (key, policy) = (duty.key, &base.core.policy);
     let shown = duty.flight.0.lock().shown.clone();
     let mut permit = None;
-    if shown.is_some() {
-        permit = base.permit(key);
+    if let Some(shown) = &shown {
+        if base.judge(shown, base.core.clock.now()) == Freshness::Fresh {
+            return early(base, duty, shown.clone(), compute).await;
+        }
+        permit = base.permit(key, false);
         if permit.is_none() {
-            return shown.map_or(Landing::Gone, |entry| Landing::Value(entry.into_value()));
+            return Landing::Value(*shown.value());
         }
     }
     let before = base.core.clock.now();
@@ -116,6 +121,10 @@ async fn run(base: &Base, duty: &Duty, compute: Compute) -> Landing {
         (Some(entry), Freshness::Fresh, shown) => {
             if shown.is_none() {
                 base.tell(key, EventKind::Hit(entry.lifetime()));
+                if base.due(key, &entry) {
+                    duty.flight.change(true, |course| course.shown = Some(entry.clone()));
+                    return early(base, duty, entry, compute).await;
+                }
             }
             Landing::Value(*entry.value())
         }
@@ -125,7 +134,7 @@ async fn run(base: &Base, duty: &Duty, compute: Compute) -> Landing {
                 if base.has(Bug::StaleWithoutRefresh) {
                     return Landing::Value(*entry.value());
                 }
-                permit = base.permit(key);
+                permit = base.permit(key, false);
                 if permit.is_none() {
                     return Landing::Value(*entry.value());
                 }
@@ -151,7 +160,7 @@ async fn run(base: &Base, duty: &Duty, compute: Compute) -> Landing {
     }
 }
 
-async fn refresh(
+pub(super) async fn refresh(
     base: &Base,
     duty: &Duty,
     stale: Entry<u64>,

@@ -1,6 +1,7 @@
 //! A small engine: healthy, with one switch a bug.
 
 mod course;
+mod early;
 mod handle;
 
 use std::collections::HashMap;
@@ -11,7 +12,8 @@ use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use crate::cache::Cache;
-use crate::cache::background::{Alive, Cut, RefreshPermit};
+use crate::cache::background::{Alive, Cut};
+use crate::cache::budget::Budget;
 use crate::cache::core::Core;
 use crate::cache::event::EventKind;
 use crate::entry::{Entry, Freshness};
@@ -30,6 +32,11 @@ pub(super) struct Toy(Arc<Base>, Arc<Alive>);
 struct Base {
     core: Arc<Core<Stack>>,
     bug: Bug,
+    /// The budget of a bug.
+    budget: Option<Budget>,
+    /// How many refreshes began, and since when, where a bug counts by itself.
+    begun: Mutex<u64>,
+    since: Timestamp,
     table: Mutex<Table>,
     /// What a bug remembers.
     errors: Mutex<HashMap<Name, Error>>,
@@ -187,6 +194,15 @@ impl Toy {
         let base = Base {
             core: Arc::clone(&cache.core),
             bug,
+            budget: match bug {
+                Bug::RefreshesUnbounded => Some(Budget::new(usize::MAX, cache.core.policy.refreshes)),
+                Bug::RateIgnored | Bug::BurstUnbounded => {
+                    Some(Budget::new(cache.core.policy.max_refreshes, None))
+                }
+                _ => None,
+            },
+            begun: Mutex::default(),
+            since: cache.core.clock.now(),
             table: Mutex::default(),
             errors: Mutex::default(),
             _handle: (bug == Bug::OutlivesHandles).then(|| Arc::clone(&cache.alive)),
@@ -283,6 +299,11 @@ impl Base {
     fn fresh(&self, key: Name) -> Option<u64> {
         let most = if self.has(Bug::PeekServesStale) { Freshness::Stale } else { Freshness::Fresh };
         let (entry, _) = self.peek(key, most)?;
+        if self.has(Bug::PeekIsATry)
+            && let Some(ahead) = &self.core.ahead
+        {
+            ahead.begins(&key, entry.lifetime(), self.core.clock.now());
+        }
         self.tell(key, EventKind::Hit(entry.lifetime()));
         Some(*entry.value())
     }
@@ -295,6 +316,9 @@ impl Base {
             flight.is_some_and(|flight| flight.0.lock().shown.is_some())
         };
         if freshness == Freshness::Fresh {
+            if self.due(key, &entry) && (self.has(Bug::EarlyNotCoalesced) || !self.flies(key)) {
+                return None;
+            }
             self.tell(key, EventKind::Hit(entry.lifetime()));
         } else if self.has(Bug::StaleWithoutRefresh) || (refreshing() && !self.has(Bug::RefreshNotCoalesced))
         {
@@ -318,7 +342,7 @@ impl Base {
         let slot = table.slots.entry(self.place(key)).or_default();
         let refreshing = |flight: &Arc<Flight>| flight.0.lock().shown.is_some();
         if let Some(flight) = &slot.flight
-            && !(self.has(Bug::RefreshNotCoalesced) && refreshing(flight))
+            && !(matches!(self.bug, Bug::RefreshNotCoalesced | Bug::EarlyNotCoalesced) && refreshing(flight))
         {
             return (Arc::clone(flight), false);
         }
@@ -429,6 +453,11 @@ impl Base {
                 self.tell(key, EventKind::StaleHit(entry.lifetime()));
                 return Ok(entry.into_value());
             }
+            if self.core.ahead.is_some()
+                && let Some(value) = self.fresh(key)
+            {
+                return Ok(value);
+            }
             self.tell(key, EventKind::Joined);
             let servable = |entry: &Entry<u64>| self.judge(entry, self.core.clock.now()) <= Freshness::Stale;
             match flight.wait(servable).await {
@@ -449,13 +478,25 @@ impl Base {
 
     async fn lead(self: &Arc<Self>, key: Name, flight: Arc<Flight>, compute: Compute) -> Result<u64> {
         self.core.background.enter();
-        let duty = Duty { base: Arc::clone(self), key, flight: Arc::clone(&flight), landed: false };
+        let mut duty = Duty { base: Arc::clone(self), key, flight: Arc::clone(&flight), landed: false };
         if self.core.background.is_closing() && !self.has(Bug::LoadsAfterShutdown) {
             drop(duty);
             return self.serve_on(key).await;
         }
-        let stale = self.peek(key, Freshness::Stale).filter(|(_, freshness)| *freshness == Freshness::Stale);
-        let shown = stale.map(|(entry, _)| entry);
+        let mut shown = None;
+        let mut kind: fn(_) -> _ = EventKind::StaleHit;
+        match self.peek(key, Freshness::Stale) {
+            Some((entry, Freshness::Stale)) => shown = Some(entry),
+            Some((entry, _)) if self.core.ahead.is_some() => {
+                if !self.due(key, &entry) {
+                    duty.land(Landing::Value(*entry.value()));
+                    self.tell(key, EventKind::Hit(entry.lifetime()));
+                    return Ok(entry.into_value());
+                }
+                (kind, shown) = (EventKind::Hit, Some(entry));
+            }
+            _ => {}
+        }
         flight.0.lock().shown.clone_from(&shown);
         let task = Box::pin(fly(duty, compute));
         if matches!(self.bug, Bug::DropKillsFollowers | Bug::DropLosesLoad) && shown.is_none() {
@@ -468,10 +509,11 @@ impl Base {
             if self.has(Bug::WaitsForTheTierBelow) {
                 let _ = self.core.store.get_at(&key, now()).await;
             }
-            if self.has(Bug::WaitsForRefresh) {
+            let early = self.judge(&entry, now()) == Freshness::Fresh;
+            if self.has(Bug::WaitsForRefresh) || (early && self.has(Bug::EarlyWaits)) {
                 flight.wait(|_| false).await;
             }
-            self.tell(key, EventKind::StaleHit(entry.lifetime()));
+            self.tell(key, kind(entry.lifetime()));
             return Ok(entry.into_value());
         }
         let inline = self.has(Bug::WaitsForRefresh);
@@ -495,19 +537,13 @@ impl Base {
         Ok(entry.into_value())
     }
 
-    fn permit(&self, key: Name) -> Option<RefreshPermit<'_>> {
-        let most =
-            if self.has(Bug::RefreshesUnbounded) { usize::MAX } else { self.core.policy.max_refreshes };
-        let permit = self.core.background.try_refresh(most);
-        if permit.is_none() {
-            self.tell(key, EventKind::RefreshSkipped);
-        }
-        permit
+    async fn read(&self, key: Name) -> Result<Option<Entry<u64>>> {
+        self.read_at(key, self.core.clock.now()).await
     }
 
-    async fn read(&self, key: Name) -> Result<Option<Entry<u64>>> {
+    async fn read_at(&self, key: Name, at: Timestamp) -> Result<Option<Entry<u64>>> {
         let limit = self.core.policy.load_timeout;
-        let read = self.core.store.get_at(&key, self.core.clock.now());
+        let read = self.core.store.get_at(&key, at);
         let read = if self.has(Bug::ReadsWithoutDeadline) {
             Ok(read.await)
         } else {
@@ -531,6 +567,7 @@ impl Base {
             course.storing = !course.fenced;
             course.fenced && !ignores
         };
+        self.born(duty.key, &entry);
         let value = *entry.value();
         if fenced {
             self.tell(duty.key, EventKind::Overtaken);
