@@ -15,6 +15,9 @@ use crate::time::Timestamp;
 
 type Found<V> = Result<Option<Entry<V>>>;
 
+/// What is to be written upwards: its key, and the pass that was taken before it was read.
+type Better<'a, K, V> = (&'a K, Entry<V>, &'a Pass<'a>);
+
 impl<A, B> Chain<A, B>
 where
     A: Store,
@@ -148,7 +151,7 @@ where
     }
 
     /// Writes upwards, in one call, what no writer has been at since its pass was taken (C3, C8).
-    async fn backfill_many(&self, better: Vec<(&A::Key, Entry<A::Value>, &Pass<'_>)>) {
+    async fn backfill_many(&self, better: Vec<Better<'_, A::Key, A::Value>>) {
         let (mut turns, mut entries) = (Vec::new(), Vec::new());
         for (key, entry, pass) in better {
             if let Some(turn) = pass.try_turn() {
