@@ -65,7 +65,40 @@ fn main() {
     // `cargo test --benches` asks for one run of each and no numbers.
     if std::env::args().any(|argument| argument == "--bench") {
         print_ratios(&subjects);
+        print_batches();
     }
+}
+
+/// What a hit costs in a batch of 100 and in 100 single calls, of the bare store and of a chain.
+fn print_batches() {
+    let memory = || filled(Memory::<u64, u64>::new(100_000));
+    let chain = || filled(Memory::<u64, u64>::new(100_000).chain(Memory::new(100_000)));
+    println!("\n{:<32} {:>9} {:>9}", "a hit of the store, least ns", "single", "batch");
+    for (name, [single, batch]) in [("memory", batches(&memory())), ("chain of two", batches(&chain()))] {
+        println!("{name:<32} {single:>9.1} {batch:>9.1}");
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "nanoseconds of a bench")]
+fn batches(store: &impl Store<Key = u64, Value = u64>) -> [f64; 2] {
+    const BATCH: u64 = 100;
+    let keys: Vec<u64> = (0..BATCH).map(|place| place * 5 % KEYS).collect();
+    let asked: Vec<&u64> = keys.iter().collect();
+    let least = |read: &dyn Fn()| {
+        let round = |_| {
+            let began = now();
+            (0..READS / BATCH).for_each(|_| read());
+            now().duration_since(began)
+        };
+        (0..ROUNDS).map(round).min().unwrap_or_default().as_nanos() as f64 / READS as f64
+    };
+    let single = least(&|| {
+        for key in &asked {
+            drop(black_box(at_once(store.get_at(black_box(key), Timestamp::EPOCH))));
+        }
+    });
+    let batch = least(&|| drop(black_box(at_once(store.get_many(black_box(&asked), Timestamp::EPOCH)))));
+    [single, batch]
 }
 
 /// The least that a reader of the store alone would do.
@@ -90,7 +123,7 @@ fn bare_and_clock(name: &'static str, store: Memory<u64, u64>) -> Subject {
     })
 }
 
-fn filled(store: Memory<u64, u64>) -> Memory<u64, u64> {
+fn filled<S: Store<Key = u64, Value = u64>>(store: S) -> S {
     for key in 0..KEYS {
         let entry = Entry::new(key, Lifetime::forever(Timestamp::EPOCH));
         at_once(store.set(&key, entry)).expect("memory does not fail");

@@ -273,10 +273,10 @@ impl Directory {
             return Ok(false);
         }
         let mut file = File::options().read(true).write(true).open(path)?;
-        let mut held = vec![0; head.len()];
-        file.read_exact(&mut held)?;
-        if held[..RENEWED.start] != head[..RENEWED.start]
-            || held[RENEWED.end..] != head[RENEWED.end..]
+        let mut stored = vec![0; head.len()];
+        file.read_exact(&mut stored)?;
+        if stored[..RENEWED.start] != head[..RENEWED.start]
+            || stored[RENEWED.end..] != head[RENEWED.end..]
             || !goes_on_with(&mut file, value)?
             || file.metadata()?.len() != len
         {
