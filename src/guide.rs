@@ -13,6 +13,8 @@ macro_rules! pages {
 [testing]: crate::guide::testing
 [contributing]: crate::guide::contributing
 [wire-format]: crate::guide::wire_format
+[early-refresh]: crate::guide::early_refresh
+[early-refresh-chart]: #the-chart
 [design]: crate::guide::design
 [architecture]: crate::guide::architecture
 [performance]: crate::guide::performance
@@ -21,12 +23,13 @@ macro_rules! pages {
 }
 
 macro_rules! guide {
-    ($name:ident, $summary:literal, $page:literal) => {
+    ($name:ident, $summary:literal, $page:literal $(, $more:expr)?) => {
         #[doc = $summary]
         // A definition cannot follow a paragraph without a blank line.
         #[doc = ""]
         #[doc = pages!()]
         #[doc = include_str!($page)]
+        $(#[doc = $more])?
         pub mod $name {}
     };
 }
@@ -54,6 +57,13 @@ guide!(
     wire_format,
     "The byte form of an entry, for whoever reads or writes it elsewhere.",
     "../docs/wire-format.md"
+);
+guide!(
+    early_refresh,
+    "When many values expire at once: jitter, stale windows, early refresh, a budget.",
+    "../docs/early-refresh.md",
+    // A picture beside the page is not there in rustdoc, but what it is made of can be.
+    concat!("\n\n# The chart\n\n<div>\n", include_str!("../docs/early-refresh.svg"), "\n</div>")
 );
 guide!(design, "Why larder is built as it is.", "../docs/design.md");
 guide!(architecture, "A map of the code by name.", "../docs/architecture.md");
@@ -136,7 +146,7 @@ mod tests {
         for page in guides() {
             let (name, prose) = (page.display(), prose(&page));
             assert!(inline(&prose).iter().all(|to| to.starts_with("https://")), "{name}: link by reference");
-            for (label, target) in defined(&prose) {
+            for (label, target) in defined(&prose).into_iter().filter(|(_, to)| !to.ends_with(".svg")) {
                 assert_eq!(target, format!("{label}.md"), "{name}");
                 let module = format!("crate::guide::{}", label.replace('-', "_"));
                 assert!(here.contains(&(label, module.as_str())), "{name}: [{label}] is not among `pages`");
