@@ -180,15 +180,13 @@ impl<S: Store + 'static> Core<S> {
                 None => Err(Error::new(ErrorKind::Computation, "cache", Operation::Compute)
                     .with_message("the computation panicked")),
             },
-            Landing::Vanished if !grounded => Err(shut_down(Operation::Compute)),
-            Landing::Vanished => Err(Error::new(ErrorKind::Unsupported, "cache", Operation::Compute)
-                .with_message("no runtime to run the computation on: call from a tokio task, or build the cache with `runtime(..)`")),
+            Landing::Vanished => Err(vanished(grounded)),
         }
     }
 
     /// A stale entry that may be served, if the store can tell at once: nobody waits for slower tiers to
     /// say whether they know better (E2).
-    fn stale(&self, key: &S::Key) -> Option<Entry<S::Value>> {
+    pub(super) fn stale(&self, key: &S::Key) -> Option<Entry<S::Value>> {
         self.store.peek_with(key, |entry| {
             let freshness = self.policy.judge(entry.lifetime(), self.clock.now());
             (freshness == Freshness::Stale).then(|| entry.clone())
@@ -199,7 +197,15 @@ impl<S: Store + 'static> Core<S> {
     async fn serve_on(&self, key: &S::Key) -> Result<S::Value> {
         let read = self.store.get_at(key, self.clock.now());
         let found = self.background.within(self.policy.load_timeout, read).await;
-        if let Ok(Ok(Some(entry))) = found {
+        self.serve_after_the_end(key, found.ok().and_then(Result::ok).flatten())
+    }
+
+    pub(super) fn serve_after_the_end(
+        &self,
+        key: &S::Key,
+        found: Option<Entry<S::Value>>,
+    ) -> Result<S::Value> {
+        if let Some(entry) = found {
             let life = entry.lifetime();
             let freshness = self.policy.judge(life, self.clock.now());
             if freshness <= Freshness::Stale {
@@ -213,7 +219,7 @@ impl<S: Store + 'static> Core<S> {
     }
 
     /// Waits for a flight to land, or to show a stale entry that may still be served.
-    async fn wait(&self, flight: &Flight<S::Value>) -> Landing<S::Value> {
+    pub(super) async fn wait(&self, flight: &Flight<S::Value>) -> Landing<S::Value> {
         let servable = |state: &State<S::Value>| {
             let State::Refreshing(entry) = state else { return false };
             self.policy.judge(entry.lifetime(), self.clock.now()) <= Freshness::Stale
@@ -224,4 +230,14 @@ impl<S: Store + 'static> Core<S> {
             State::Running => Landing::Vanished,
         }
     }
+}
+
+/// Why a flight of one's own came to nothing: there was nothing to run it on, or the cache is shut down.
+pub(super) fn vanished(grounded: bool) -> Error {
+    if !grounded {
+        return shut_down(Operation::Compute);
+    }
+    Error::new(ErrorKind::Unsupported, "cache", Operation::Compute).with_message(
+        "no runtime to run the computation on: call from a tokio task, or build the cache with `runtime(..)`",
+    )
 }

@@ -24,6 +24,8 @@ pub(crate) struct Policy {
     pub(crate) jitter: Jitter,
     pub(crate) skew: Duration,
     pub(crate) strict: bool,
+    /// For how long a single load waits for company, and how many are loaded by one call.
+    pub(crate) gather: Option<(Duration, usize)>,
     pub(crate) load_timeout: Duration,
     pub(crate) refresh_timeout: Duration,
     pub(crate) max_refreshes: usize,
@@ -72,6 +74,7 @@ impl Policy {
             ("stale on error", keep),
             ("jitter", (self.jitter != Jitter::default()).then(|| format!("{} %", self.jitter.percent()))),
             ("strict", self.strict.then(String::new)),
+            ("gather", self.gather.map(|(window, most)| format!("{window:?} or {}", grouped(most as u64)))),
             ("load_timeout", unless(TIMEOUT, self.load_timeout)),
             ("refresh_timeout", unless(TIMEOUT, self.refresh_timeout)),
             (
@@ -155,6 +158,7 @@ mod tests {
             jitter: Jitter::default(),
             skew: SECOND,
             strict: false,
+            gather: None,
             load_timeout: SECOND,
             refresh_timeout: SECOND,
             max_refreshes: 1,
