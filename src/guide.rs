@@ -14,6 +14,7 @@ macro_rules! pages {
 [wire-format]: crate::guide::wire_format
 [design]: crate::guide::design
 [architecture]: crate::guide::architecture
+[batches]: crate::guide::batches
 [performance]: crate::guide::performance
 "
     };
@@ -48,6 +49,7 @@ guide!(
 pub mod testing_your_store {}
 guide!(testing, "How larder is tested: the kit, its laws, the bugs that it must find.", "../docs/testing.md");
 guide!(contributing, "How to change larder: habits, tests, commits.", "../docs/contributing.md");
+guide!(batches, "Many keys at once: the calls, their outcomes, what they cost.", "../docs/batches.md");
 guide!(
     wire_format,
     "The byte form of an entry, for whoever reads or writes it elsewhere.",

@@ -29,6 +29,15 @@ struct Due<'a, S: Store> {
     _permit: Option<RefreshPermit<'a>>,
 }
 
+impl<S: Store> Due<'_, S> {
+    /// Gives the permit back, and lands.
+    fn land(self, landing: Landing<S::Value>) {
+        let ticket = self.ticket;
+        drop(self);
+        ticket.land(landing);
+    }
+}
+
 /// Why keys are computed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Errand {
@@ -140,19 +149,20 @@ async fn run_errand<S: Store + 'static>(
     if errand == Errand::Refresh {
         aside().await;
     }
-    if let Err(payload) = catch(compute_due(core, &due, errand, compute, within)).await {
-        ground_all(due.iter().map(|due| due.ticket), payload);
+    let tickets: Vec<_> = due.iter().map(|due| due.ticket).collect();
+    if let Err(payload) = catch(compute_due(core, due, errand, compute, within)).await {
+        ground_all(tickets.into_iter(), payload);
     }
 }
 
 async fn compute_due<S: Store + 'static>(
     core: &Core<S>,
-    due: &[Due<'_, S>],
+    due: Vec<Due<'_, S>>,
     errand: Errand,
     compute: &ComputeMany<S>,
     within: &Within,
 ) {
-    for due in due {
+    for due in &due {
         core.listener.tell(due.ticket.key(), errand.started());
     }
     let began = core.clock.now();
@@ -166,21 +176,27 @@ async fn compute_due<S: Store + 'static>(
     };
     let mut storing = Vec::with_capacity(due.len());
     for due in due {
-        match errand.take(core, due, &mut answers, began) {
-            Ok(entry) if may_store(due.ticket) => storing.push((due.ticket, entry)),
-            Ok(entry) => due.ticket.land(Landing::Value(entry)),
-            Err(error) => due.ticket.land(errand.failed(due, error)),
+        match errand.take(core, &due, &mut answers, began) {
+            Ok(entry) if may_store(due.ticket) => storing.push((due, entry)),
+            Ok(entry) => due.land(Landing::Value(entry)),
+            Err(error) => {
+                let landing = errand.failed(&due, error);
+                due.land(landing);
+            }
         }
     }
     core.tell_unasked(answers.map_or(0, |left| left.len()));
     if storing.is_empty() {
         return;
     }
-    let entries: Vec<_> = storing.iter().map(|(ticket, entry)| (ticket.key(), entry.clone())).collect();
+    let entries: Vec<_> = storing.iter().map(|(due, entry)| (due.ticket.key(), entry.clone())).collect();
     let stored = core.background.bounded(core.policy.load_timeout, core.store.set_many(&entries)).await;
-    for ((ticket, entry), stored) in storing.into_iter().zip(each(stored, entries.len(), Operation::Set)) {
-        let landing = was_stored(ticket, entry, stored);
-        ticket.land(if errand == Errand::Refresh { refreshed(ticket, landing) } else { landing });
+    let stored = each(stored, entries.len(), Operation::Set);
+    drop(entries);
+    for ((due, entry), stored) in storing.into_iter().zip(stored) {
+        let landing = was_stored(due.ticket, entry, stored);
+        let landing = if errand == Errand::Refresh { refreshed(due.ticket, landing) } else { landing };
+        due.land(landing);
     }
 }
 

@@ -8,6 +8,7 @@ mod cost;
 mod bench;
 mod rig;
 
+mod batches;
 mod chain_laws;
 mod chain_outages;
 mod conformance;
@@ -15,6 +16,7 @@ mod engine_bounds;
 mod engine_kit;
 mod engine_laws;
 mod engine_races;
+mod gather;
 mod kit;
 mod kit_stacks;
 mod minimal;
