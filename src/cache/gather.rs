@@ -13,7 +13,6 @@ use foldhash::quality::RandomState;
 use tokio::sync::oneshot;
 
 use crate::cache::Cache;
-use crate::cache::background::Cut;
 use crate::cache::batch::ComputeMany;
 use crate::cache::computed::Computed;
 use crate::cache::core::Core;
@@ -163,7 +162,9 @@ impl<S: Store + 'static> BatchLoader<S> {
             match gather.join(key.clone(), sender) {
                 Gathered::Among => {}
                 Gathered::Full(round) => {
-                    spawn(&core, Box::pin(call(Arc::clone(&core), Arc::clone(&load), round)))
+                    let call = call(Arc::clone(&core), Arc::clone(&load), round);
+                    // If there is nothing to run it on, its end tells those who wait for it.
+                    drop(core.background.runtime.spawn(Box::pin(call)));
                 }
                 Gathered::First(round) => {
                     let later = after_window(
@@ -187,11 +188,6 @@ impl<S: Store + 'static> BatchLoader<S> {
             }
         })
     }
-}
-
-/// Runs `task` detached. If there is nothing to run it on, those who wait for it are told by its end.
-fn spawn<S: Store>(core: &Core<S>, task: BoxFuture<'static, ()>) {
-    drop(core.background.runtime.spawn(task));
 }
 
 async fn alone<S: Store + 'static>(
@@ -245,8 +241,7 @@ async fn call<S: Store + 'static>(
         }
         Ok(Ok(Err(error))) => round.answer(|_| Err(error.clone())),
         Ok(Err(cut)) => {
-            let setting = if cut == Cut::Deadline { "gather" } else { "" };
-            let error = cut_off(cut, Operation::Compute, limit, setting);
+            let error = cut_off(cut, Operation::Compute, limit, "load_timeout");
             round.answer(|_| Err(error.clone()));
         }
         // It goes on in one of its callers; the others, whose senders are dropped, carry on alone (E7).

@@ -352,20 +352,20 @@ async fn load<S: Store + 'static>(
             core.listener.tell(ticket.key(), EventKind::LoadSucceeded(took));
             store(ticket, entry).await
         }
-        Err(error) => load_failed(ticket, held, error),
+        Err(error) => load_failed(ticket, held, &error),
     }
 }
 
 pub(super) fn load_failed<S: Store>(
     ticket: &Ticket<S>,
     held: Option<Entry<S::Value>>,
-    error: Error,
+    error: &Error,
 ) -> Landing<S::Value> {
     let core = &*ticket.core;
-    core.listener.tell(ticket.key(), EventKind::LoadFailed(&error));
+    core.listener.tell(ticket.key(), EventKind::LoadFailed(error));
     let landing = fall_back(ticket, held, error.clone());
     if matches!(landing, Landing::Value(_)) {
-        core.listener.tell(ticket.key(), EventKind::StaleOnError(&error));
+        core.listener.tell(ticket.key(), EventKind::StaleOnError(error));
     }
     landing
 }

@@ -62,12 +62,12 @@ pub(super) async fn fly_many<S: Store + 'static>(
     let run = |due, errand| run_errand(&core, due, errand, &compute, &within);
     let (mut loads, mut refreshes) =
         (Box::pin(run(loads, Errand::Load)), Box::pin(run(refreshes, Errand::Refresh)));
-    let (mut loaded, mut refreshed) = (false, false);
+    let (mut home, mut also) = (false, false);
     poll_fn(|context| {
         // Neither waits for the other, and none is polled when it has ended.
-        loaded = loaded || loads.as_mut().poll(context).is_ready();
-        refreshed = refreshed || refreshes.as_mut().poll(context).is_ready();
-        if loaded && refreshed { Poll::Ready(()) } else { Poll::Pending }
+        home = home || loads.as_mut().poll(context).is_ready();
+        also = also || refreshes.as_mut().poll(context).is_ready();
+        if home && also { Poll::Ready(()) } else { Poll::Pending }
     })
     .await;
 }
@@ -242,7 +242,7 @@ impl Errand {
     fn failed<S: Store>(self, due: &Due<'_, S>, error: Error) -> Landing<S::Value> {
         match (self, due.held.clone()) {
             (Self::Refresh, Some(stale)) => refresh_failed(due.ticket, stale, error),
-            (_, held) => load_failed(due.ticket, held, error),
+            (_, held) => load_failed(due.ticket, held, &error),
         }
     }
 }

@@ -203,7 +203,7 @@ impl Origin {
                     How::Panic(_) => resume_unwind(Box::new("boom")),
                     How::Forget(key) => answers.absent(key),
                     How::FailOne(key) => {
-                        answers.fail(key.to_owned(), std::io::Error::other("one shard is down"))
+                        answers.fail(key.to_owned(), std::io::Error::other("one shard is down"));
                     }
                     How::Extra(key) => answers.insert(key.to_owned(), 7_777),
                     _ => {}
@@ -420,7 +420,7 @@ fn e15_a_key_that_fails_takes_no_other_along() {
 #[test]
 fn e15_a_key_that_was_forgotten_is_absent_and_an_answer_nobody_asked_for_is_ignored() {
     let mut sim = sim();
-    let rig = Rig::new(&mut sim, 2, How::Answer(0), |builder| builder.keep_stale_on_error_forever());
+    let rig = Rig::new(&mut sim, 2, How::Answer(0), Building::keep_stale_on_error_forever);
     rig.plant("b", 101, [0, 0, 10]);
     let results = rig.batch(&mut sim, &["a", "b"], How::Forget("b"));
     sim.run();
@@ -529,7 +529,9 @@ fn e2_stale_keys_are_served_at_once_and_refreshed_by_one_computation() {
 fn e9_a_batch_refreshes_no_more_keys_than_allowed() {
     let mut sim = sim();
     let rig = Rig::new(&mut sim, 0, How::Answer(0), |builder| builder.stale(9 * SECOND).max_refreshes(2));
-    KEYS.iter().for_each(|key| rig.plant(key, 100 + Origin::place(key), [0, 9, 9]));
+    for key in KEYS {
+        rig.plant(key, 100 + Origin::place(key), [0, 9, 9]);
+    }
     for skipped in [2, 2] {
         let results = rig.batch(&mut sim, &KEYS, How::Fail(1));
         sim.run();
