@@ -1,6 +1,8 @@
 //! The engine over a store that loses nothing, for one caller at a time: what `docs/semantics.md` says, as code
 //! that predicts every answer, every computation, every event and what is stored.
 
+mod many;
+
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -49,6 +51,8 @@ pub(crate) struct World<'a> {
     /// Two things had their time at the same instant: their order is the schedule's.
     pub(crate) tie: bool,
     down: bool,
+    /// Within a batch: whether the time was paid that its computation takes.
+    paid: Option<bool>,
     calls: HashMap<Operation, u64>,
     planned: HashMap<(Operation, u64), Trouble>,
 }
@@ -82,6 +86,7 @@ impl<'a> World<'a> {
             slow: Duration::ZERO,
             tie: false,
             down: false,
+            paid: None,
             calls: HashMap::new(),
             planned: HashMap::new(),
         }
@@ -143,7 +148,7 @@ impl<'a> World<'a> {
         let run = &self.trace.runs[refresh.run];
         match run.plan.work {
             _ if !refresh.in_time => self.events.push("RefreshFailed"),
-            Work::Fail | Work::Hang => self.events.push("RefreshFailed"),
+            Work::Fail | Work::Hang | Work::Forget => self.events.push("RefreshFailed"),
             Work::Panic => self.events.push("RefreshPanicked"),
             Work::Answer | Work::Unchanged => {
                 self.events.push("RefreshSucceeded");
@@ -200,6 +205,8 @@ impl<'a> World<'a> {
                     return None;
                 }
             }
+            // Played by its parts.
+            Act::AskMany(..) | Act::GetMany(_) | Act::SetMany(..) | Act::RemoveMany(_) => return None,
             Act::Down(_) | Act::Up(_) | Act::Fault(..) if self.under == Under::Chain => return None,
             Act::Down(_) => self.down = true,
             Act::Up(_) => self.down = false,
@@ -447,7 +454,10 @@ impl<'a> World<'a> {
         self.events.extend(["Miss", "LoadStarted"]);
         let given = held.as_ref().map(|entry| *entry.value());
         let (takes, in_time) = bounded(plan, self.trace.policy.load_timeout);
-        self.pass(takes);
+        if self.paid != Some(true) {
+            self.pass(takes);
+            self.paid = self.paid.map(|_| true);
+        }
         let expected = |clause, reply| Some(Expected { clause, reply, computes: true, given });
         let outcome = if in_time {
             self.outcome(plan, run, given)
@@ -472,7 +482,12 @@ impl<'a> World<'a> {
             }
             error => {
                 self.events.push("LoadFailed");
-                match held.filter(|entry| serves_on_error(&self.trace.policy, entry.lifetime(), self.now)) {
+                let stands_in = |entry: &Entry<u64>| {
+                    // What is absent is an answer, and no failure.
+                    plan.work != Work::Forget
+                        && serves_on_error(&self.trace.policy, entry.lifetime(), self.now)
+                };
+                match held.filter(stands_in) {
                     Some(entry) => {
                         self.events.push("StaleOnError");
                         expected(Clause::E8, Reply::Value(*entry.value()))
@@ -492,6 +507,7 @@ impl<'a> World<'a> {
             Work::Unchanged => {
                 given.map_or(Reply::Failed(ErrorKind::InvalidInput, Operation::Compute, None), Reply::Value)
             }
+            Work::Forget => Reply::Failed(ErrorKind::NotFound, Operation::Compute, None),
             Work::Fail | Work::Hang => Reply::Failed(ErrorKind::Computation, Operation::Compute, Some(value)),
         }
     }

@@ -57,7 +57,9 @@ pub(crate) fn e2(trace: &Trace) -> Verdict {
         };
         slow && trace.requests.iter().any(earlier)
     };
-    for request in trace.requests.iter().filter(|request| request.is_ask()) {
+    // The parts of a batch are answered together: E15.
+    let alone = |request: &&Request| request.is_ask() && request.batch.is_none();
+    for request in trace.requests.iter().filter(alone) {
         let Some(key) = request.key() else { continue };
         if jumped || beside(request) || written_between(trace, key, request.began.tick, request.end_tick()) {
             continue;
