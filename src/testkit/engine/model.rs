@@ -119,7 +119,10 @@ impl<'a> World<'a> {
     fn read(&mut self, key: u8) -> Result<Option<Entry<u64>>, ()> {
         let (_, answer, _) = self.call(Operation::Get);
         let held = self.held[usize::from(key)].clone();
-        self.pass(self.slow);
+        // No time, no landing: the refreshes that a batch begins run side by side, however short they are.
+        if !self.slow.is_zero() {
+            self.pass(self.slow);
+        }
         answer.map(|()| held)
     }
 

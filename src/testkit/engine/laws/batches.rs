@@ -75,7 +75,8 @@ fn in_one_call(trace: &Trace, number: usize) -> Verdict {
     // Others who read the same keys beside them would be taken for theirs.
     let others = trace.requests.iter().any(|request| !request.is_ask() && request.key().is_some());
     let others = others || has(trace, |act| matches!(act, Act::Clear)) || trace.closing().is_some();
-    let mut reads: Vec<_> = runs().map(read_of).filter(|_| !others).collect();
+    let mut reads: Vec<_> = runs().filter_map(read_of).filter(|_| !others).collect();
+    let read = reads.len();
     reads.dedup();
     let stores = trace.calls.iter().filter(|call| call.operation == Operation::Set);
     let ours = |value: u64| runs().any(|run| run.value == value);
@@ -85,11 +86,13 @@ fn in_one_call(trace: &Trace, number: usize) -> Verdict {
         .collect();
     let stored = stores.len();
     stores.dedup();
-    let alone = stored > 1 && stores == [None];
-    if reads.len() > 1 || stores.len() > 1 || alone {
+    // Calls of single keys have no number in common.
+    let calls = |all: usize, calls: &[Option<usize>]| if calls == [None] { all } else { calls.len() };
+    let (reads, stores) = (calls(read, &reads), calls(stored, &stores));
+    if reads > 1 || stores > 1 {
         return broken(
             "one read and one write for the keys of one computation",
-            format!("{} and {}", reads.len(), if alone { stored } else { stores.len() }),
+            format!("{reads} and {stores}"),
             "a loop over calls of single keys",
         );
     }
