@@ -10,7 +10,7 @@ use crate::runtime::Runtime;
 use crate::testkit::engine::case::{Act, Odd, Plan, SECOND, Work};
 use crate::testkit::engine::drive::{ComputeMany, Running, World, guarded};
 use crate::testkit::engine::stack::Name;
-use crate::testkit::engine::trace::{Broke, End, Given, Producer, Reply, Request, Run, Trace};
+use crate::testkit::engine::trace::{Broke, End, Given, Log, Producer, Reply, Request, Run, Told, Trace};
 use crate::testkit::yield_now;
 
 impl World {
@@ -67,50 +67,13 @@ impl World {
 
     fn computation_of_many(&self, first: usize, asked: Vec<Name>, plan: Plan, odd: Odd) -> ComputeMany {
         let (log, runtime) = (self.log.clone(), self.runtime.clone());
+        // A computation of many keys is not given what is held.
+        let work = if plan.work == Work::Unchanged { Work::Answer } else { plan.work };
+        let plan = Plan { work, ..plan };
         Arc::new(move |keys| {
-            let (log, runtime, asked) = (log.clone(), runtime.clone(), asked.clone());
+            let (log, runtime) = (log.clone(), runtime.clone());
+            let mut parts = begin(&log, first, &asked, &keys, plan, odd);
             Box::pin(async move {
-                let plan =
-                    if plan.work == Work::Unchanged { Plan { work: Work::Answer, ..plan } } else { plan };
-                let work = |last: bool| match (odd, plan.work) {
-                    (Odd::Forgets, Work::Answer) if last => Work::Forget,
-                    (Odd::Fails, Work::Answer) if last => Work::Fail,
-                    (_, work) => work,
-                };
-                let last = keys.len().saturating_sub(1);
-                let mut running: Vec<_> = keys
-                    .iter()
-                    .enumerate()
-                    .map(|(at, key)| {
-                        let by = first + asked.iter().position(|of| of == key).unwrap_or(0);
-                        let value = log.fresh_value();
-                        let run = log.write(|trace, began| {
-                            let started = |told: &&crate::testkit::engine::trace::Told| {
-                                told.key == Some(*key) && told.name.ends_with("Started")
-                            };
-                            let latest = trace.events.iter().rev().find(started);
-                            let refresh = latest.is_some_and(|told| told.name == "RefreshStarted");
-                            let together = Some(trace.together.len());
-                            let (key, given) = (*key, Given::NotAsked);
-                            let plan = Plan { work: work(at == last), ..plan };
-                            trace.runs.push(Run {
-                                value,
-                                key,
-                                by,
-                                plan,
-                                given,
-                                began,
-                                ended: None,
-                                refresh,
-                                together,
-                            });
-                            trace.producers.insert(value, Producer::Run(trace.runs.len() - 1));
-                            trace.runs.len() - 1
-                        });
-                        (*key, value, Running { log: log.clone(), run, end: End::Dropped })
-                    })
-                    .collect();
-                log.write(|trace, _| trace.together.push((first, keys.clone())));
                 // The engine polls what it bounds twice at first, so that one yield alone would interleave nothing.
                 for _ in 0..if plan.yields == 0 { 0 } else { plan.yields + 1 } {
                     yield_now().await;
@@ -120,34 +83,31 @@ impl World {
                 {
                     sleep.await;
                 }
-                let end = |running: &mut Vec<(Name, u64, Running)>, end| {
-                    running.iter_mut().for_each(|(.., running)| running.end = end);
-                };
-                match plan.work {
+                let end = match plan.work {
                     Work::Hang => pending().await,
-                    Work::Fail => {
-                        end(&mut running, End::Failed);
-                        return Err(Broke(running.first().map_or(0, |(_, value, _)| *value)));
-                    }
-                    Work::Panic => {
-                        end(&mut running, End::Panicked);
-                        resume_unwind(Box::new("boom"))
-                    }
-                    Work::Answer | Work::Unchanged | Work::Forget => {}
+                    Work::Fail => End::Failed,
+                    Work::Panic => End::Panicked,
+                    Work::Answer | Work::Unchanged | Work::Forget => End::Answered,
+                };
+                for part in &mut parts {
+                    part.running.end = end;
+                }
+                match end {
+                    End::Failed => return Err(Broke(parts.first().map_or(0, |part| part.value))),
+                    // Past the panic hook, which would print a trace for each of thousands of schedules.
+                    End::Panicked => resume_unwind(Box::new("boom")),
+                    _ => {}
                 }
                 let mut answers = Answers::new();
-                for (at, (key, value, running)) in running.iter_mut().enumerate() {
-                    running.end = match work(at == last) {
-                        Work::Forget => End::Forgot,
+                for part in &mut parts {
+                    match part.work {
+                        Work::Forget => part.running.end = End::Forgot,
                         Work::Fail => {
-                            answers.fail(*key, Broke(*value));
-                            End::Failed
+                            answers.fail(part.key, Broke(part.value));
+                            part.running.end = End::Failed;
                         }
-                        _ => {
-                            answers.insert(*key, plan.own.say(Computed::new(*value)));
-                            End::Answered
-                        }
-                    };
+                        _ => answers.insert(part.key, plan.own.say(Computed::new(part.value))),
+                    }
                 }
                 if odd == Odd::Extra
                     && let Some(other) = Name::ALL.into_iter().find(|name| !keys.contains(name))
@@ -159,6 +119,42 @@ impl World {
             })
         })
     }
+}
+
+/// One key of a computation that runs.
+struct Part {
+    key: Name,
+    value: u64,
+    work: Work,
+    running: Running,
+}
+
+/// Writes down the beginning of a computation: a run a key.
+fn begin(log: &Log, first: usize, asked: &[Name], keys: &[Name], plan: Plan, odd: Odd) -> Vec<Part> {
+    let number = log.write(|trace, _| {
+        trace.together.push((first, keys.to_vec()));
+        trace.together.len() - 1
+    });
+    let part = |(at, &key): (usize, &Name)| {
+        let last = at + 1 == keys.len();
+        let work = match (odd, plan.work) {
+            (Odd::Forgets, Work::Answer) if last => Work::Forget,
+            (Odd::Fails, Work::Answer) if last => Work::Fail,
+            (_, work) => work,
+        };
+        let (value, by) = (log.fresh_value(), first + asked.iter().position(|of| *of == key).unwrap_or(0));
+        let run = log.write(|trace, began| {
+            let started = |told: &&Told| told.key == Some(key) && told.name.ends_with("Started");
+            let latest = trace.events.iter().rev().find(started);
+            let refresh = latest.is_some_and(|told| told.name == "RefreshStarted");
+            let (plan, given, together) = (Plan { work, ..plan }, Given::NotAsked, Some(number));
+            trace.runs.push(Run { value, key, by, plan, given, began, ended: None, refresh, together });
+            trace.producers.insert(value, Producer::Run(trace.runs.len() - 1));
+            trace.runs.len() - 1
+        });
+        Part { key, value, work, running: Running { log: log.clone(), run, end: End::Dropped } }
+    };
+    keys.iter().enumerate().map(part).collect()
 }
 
 /// A panic of a batch is that of the parts whose computation panicked, if there are any. The others have lost their

@@ -78,21 +78,21 @@ fn in_one_call(trace: &Trace, number: usize) -> Verdict {
     let mut reads: Vec<_> = runs().filter_map(read_of).filter(|_| !others).collect();
     let read = reads.len();
     reads.dedup();
-    let stores = trace.calls.iter().filter(|call| call.operation == Operation::Set);
+    let sets = trace.calls.iter().filter(|call| call.operation == Operation::Set);
     let ours = |value: u64| runs().any(|run| run.value == value);
-    let mut stores: Vec<_> = stores
+    let mut writes: Vec<_> = sets
         .filter(|call| call.entry.as_ref().is_some_and(|entry| ours(*entry.value())))
         .map(|call| call.bulk)
         .collect();
-    let stored = stores.len();
-    stores.dedup();
+    let written = writes.len();
+    writes.dedup();
     // Calls of single keys have no number in common.
     let calls = |all: usize, calls: &[Option<usize>]| if calls == [None] { all } else { calls.len() };
-    let (reads, stores) = (calls(read, &reads), calls(stored, &stores));
-    if reads > 1 || stores > 1 {
+    let (reads, writes) = (calls(read, &reads), calls(written, &writes));
+    if reads > 1 || writes > 1 {
         return broken(
             "one read and one write for the keys of one computation",
-            format!("{reads} and {stores}"),
+            format!("{reads} and {writes}"),
             "a loop over calls of single keys",
         );
     }

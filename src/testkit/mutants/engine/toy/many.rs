@@ -128,19 +128,11 @@ impl Base {
         let mut results = HashMap::new();
         for &key in &keys {
             results.entry(key).or_insert_with(|| {
-                self.answer(&mut answers, key)
+                answer(&mut answers, key)
                     .and_then(|answer| self.entry(answer, None, self.core.clock.now()).map(Entry::into_value))
             });
         }
         keys.iter().map(|key| results[key].clone()).collect()
-    }
-
-    fn answer(&self, answers: &mut Result<Answers<Name, u64>>, key: Name) -> Result<Computed<u64>> {
-        let absent = || Err(Error::new(ErrorKind::NotFound, "toy", Operation::Compute));
-        match answers {
-            Ok(answers) => answers.take(&key).unwrap_or_else(absent),
-            Err(error) => Err(error.clone()),
-        }
     }
 
     pub(super) async fn set_many(&self, entries: Vec<(Name, Computed<u64>)>) -> Vec<Result<SetOutcome>> {
@@ -247,6 +239,14 @@ impl Base {
     }
 }
 
+fn answer(answers: &mut Result<Answers<Name, u64>>, key: Name) -> Result<Computed<u64>> {
+    let absent = || Err(Error::new(ErrorKind::NotFound, "toy", Operation::Compute));
+    match answers {
+        Ok(answers) => answers.take(&key).unwrap_or_else(absent),
+        Err(error) => Err(error.clone()),
+    }
+}
+
 async fn fly_many(base: Arc<Base>, duties: Vec<Duty>, compute: ComputeMany) {
     let landings = catch(look(&base, &duties)).await;
     let Ok((found, loads, refreshes)) = landings else { return };
@@ -340,7 +340,7 @@ async fn look<'a>(base: &'a Base, duties: &'a [Duty]) -> Looked<'a> {
                 refreshes.push(Due { duty, held: Some(entry), permit: Some(permit) });
             }
             (_, _, Some((shown, permit))) => {
-                refreshes.push(Due { duty, held: Some(shown), permit: Some(permit) })
+                refreshes.push(Due { duty, held: Some(shown), permit: Some(permit) });
             }
             (Some(entry), Freshness::Stale, None) => {
                 base.tell(duty.key, EventKind::StaleHit(entry.lifetime()));
@@ -387,13 +387,15 @@ async fn errand(base: &Base, due: Vec<Due<'_>>, compute: &ComputeMany, refresh: 
     let mut first_error = None;
     let mut ends = Vec::new();
     for due in due {
-        let end = base.answer(&mut answers, due.duty.key);
+        let end = answer(&mut answers, due.duty.key);
         let end = end.and_then(|answer| base.entry(answer, due.held.as_ref(), began));
         first_error = first_error.or_else(|| end.as_ref().err().cloned());
         ends.push((due, end));
     }
     if let (true, Some(error)) = (base.has(Bug::OneFailureFailsBatch), &first_error) {
-        ends.iter_mut().for_each(|(_, end)| *end = Err(error.clone()));
+        for (_, end) in &mut ends {
+            *end = Err(error.clone());
+        }
     }
     let left = answers.as_ref().map_or(0, Answers::len);
     if left > 0 {
