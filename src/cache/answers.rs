@@ -24,7 +24,7 @@ use crate::error::{Error, ErrorKind, Operation, Result};
 /// let mut answers: Answers<u64, String> = rows.into_iter().map(|(id, name)| (id, name.to_owned())).collect();
 /// answers.insert(3, Computed::new("Edsger".to_owned()).version("v1"));
 /// answers.fail(4, std::io::Error::other("the shard of 4 is down"));
-/// answers.absent(2);
+/// answers.absent(&2);
 /// assert_eq!(answers.len(), 3);
 /// ```
 #[must_use = "answers that are not returned are not cached"]
