@@ -30,6 +30,9 @@ pub enum ErrorKind {
     Unsupported,
     /// The computation of a value failed; its error is the source. Handle that error.
     Computation,
+    /// The computation of a batch ended well and did not answer for this key: its origin has nothing there.
+    /// Take it for absent; to have that remembered, cache `Option` values.
+    NotFound,
     /// A computation asked, directly or through others, for the value that it is to produce. Compute
     /// it without asking for its own key.
     Cycle,
@@ -52,6 +55,7 @@ impl ErrorKind {
             Self::Full => "no room left",
             Self::Unsupported => "unsupported",
             Self::Computation => "computation failed",
+            Self::NotFound => "not found",
             Self::Cycle => "computation waits for itself",
             Self::ShutDown => "shut down",
             Self::Other => "failed",

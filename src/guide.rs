@@ -17,6 +17,7 @@ macro_rules! pages {
 [early-refresh-chart]: #the-chart
 [design]: crate::guide::design
 [architecture]: crate::guide::architecture
+[batches]: crate::guide::batches
 [performance]: crate::guide::performance
 "
     };
@@ -53,6 +54,7 @@ pub mod testing_your_store {}
 guide!(tags, "How entries are invalidated by what they were made of.", "../docs/tags.md");
 guide!(testing, "How larder is tested: the kit, its laws, the bugs that it must find.", "../docs/testing.md");
 guide!(contributing, "How to change larder: habits, tests, commits.", "../docs/contributing.md");
+guide!(batches, "Many keys at once: the calls, their outcomes, what they cost.", "../docs/batches.md");
 guide!(
     wire_format,
     "The byte form of an entry, for whoever reads or writes it elsewhere.",

@@ -115,6 +115,18 @@ impl Background {
         .await
     }
 
+    /// Waits for `sleep`, or until the cache stops.
+    pub(crate) async fn unless_stopped(&self, mut sleep: BoxFuture<'static, ()>) -> Result<(), Cut> {
+        let mut stopped = self.stopped();
+        poll_fn(|context| {
+            if sleep.as_mut().poll(context).is_ready() {
+                return Poll::Ready(Ok(()));
+            }
+            stopped.as_mut().poll(context).map(|()| Err(Cut::Stopped))
+        })
+        .await
+    }
+
     fn stopped(&self) -> BoxFuture<'static, ()> {
         let mut stop = self.stop.clone();
         Box::pin(async move {

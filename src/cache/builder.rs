@@ -8,12 +8,15 @@ use std::time::Duration;
 use foldhash::quality::{FixedState, RandomState};
 
 use crate::cache::ahead::{Ahead, Rule};
+use crate::cache::answers::Answers;
 use crate::cache::background::Background;
+use crate::cache::batch::compute_many;
 use crate::cache::budget::{Budget, Rate};
 use crate::cache::computed::{Computed, Keep, Ttl};
 use crate::cache::core::Core;
 use crate::cache::event::{Event, Listener};
 use crate::cache::flight::Flights;
+use crate::cache::gather::BatchLoader;
 use crate::cache::load::Owned;
 use crate::cache::policy::{CLOCK_SKEW, Jitter, MAX_REFRESHES, Policy, TIMEOUT};
 use crate::cache::tags::{Invalidations, TagsOf};
@@ -49,6 +52,7 @@ struct Settings<S: Store> {
     ahead_by_cost: Option<f64>,
     clock_skew: Duration,
     strict: bool,
+    gather: Option<(Duration, usize)>,
     load_timeout: Duration,
     refresh_timeout: Duration,
     max_refreshes: usize,
@@ -73,6 +77,7 @@ impl<S: Store> Default for Settings<S> {
             ahead_by_cost: None,
             clock_skew: CLOCK_SKEW,
             strict: false,
+            gather: None,
             load_timeout: TIMEOUT,
             refresh_timeout: TIMEOUT,
             max_refreshes: MAX_REFRESHES,
@@ -120,6 +125,58 @@ impl<S: Store> CacheBuilder<S> {
     {
         let loader = Loader::new(move |key, held| answer(load(key, held)));
         CacheBuilder { loader, store: self.store, settings: self.settings }
+    }
+}
+
+impl<S: Store> CacheBuilder<S> {
+    /// Gives the cache a loader of many keys, for [`Cache::fetch_many`] and [`Cache::fetch`]: it is given the keys in
+    /// their owned form, none twice, and answers what can be made [`Answers`] of, in any order. What it says
+    /// of each key, and what it leaves out, is treated as by
+    /// [`get_or_try_compute_many`](Cache::get_or_try_compute_many).
+    ///
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+    /// use std::collections::HashMap;
+    /// use std::time::Duration;
+    /// use larder::{Cache, Memory};
+    ///
+    /// async fn names(ids: Vec<u64>) -> Result<HashMap<u64, String>, std::io::Error> {
+    ///     Ok(ids.into_iter().map(|id| (id, format!("user {id}"))).collect())
+    /// }
+    ///
+    /// let users = Cache::builder(Memory::<u64, String>::new(10_000))
+    ///     .ttl(Duration::from_secs(60))
+    ///     .batch_loader(names)
+    ///     .gather(Duration::from_millis(2), 100)
+    ///     .build()?;
+    /// assert_eq!(users.fetch(&7).await?, "user 7");
+    /// assert_eq!(users.fetch_many(&[&7, &8]).await[1].as_deref().ok(), Some("user 8"));
+    /// # Ok::<(), larder::Error>(()) }).unwrap();
+    /// ```
+    pub fn batch_loader<F, Fut, A, E>(self, load: F) -> CacheBuilder<S, BatchLoader<S>>
+    where
+        F: Fn(Vec<Owned<S>>) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = std::result::Result<A, E>> + Send + 'static,
+        A: Into<Answers<Owned<S>, S::Value>> + 'static,
+        E: Into<Box<dyn std::error::Error + Send + Sync>> + 'static,
+    {
+        let loader = BatchLoader::new(compute_many::<S, _, _, _, _>(load));
+        CacheBuilder { loader, store: self.store, settings: self.settings }
+    }
+}
+
+impl<S: Store> CacheBuilder<S, BatchLoader<S>> {
+    /// Gathers single loads and refreshes: one that comes to its computation waits for `window` for others, and all of
+    /// them are one call of the loader. A call has at most `most` keys: when there are as many, it begins at once.
+    /// Off unless told.
+    ///
+    /// Each load pays up to `window` of waiting, so choose a small part of what the loader takes; it counts within
+    /// [`load_timeout`](Self::load_timeout), than which it must be shorter. Neither is zero. Without a
+    /// runtime or a timer each key is loaded alone. [`Cache::fetch_many`] does not wait: it has its company.
+    pub fn gather(mut self, window: Duration, most: usize) -> Self {
+        self.settings.gather = Some((window, most));
+        self.loader = self.loader.gathering(window, most);
+        self
     }
 }
 
@@ -428,6 +485,16 @@ impl<S: Store> Settings<S> {
         if self.load_timeout.is_zero() {
             return invalid("load_timeout: zero; no computation could end");
         }
+        match self.gather {
+            Some((_, 0)) => return invalid("gather: at most zero keys a call; no key could be loaded"),
+            Some((Duration::ZERO, _)) => {
+                return invalid("gather: a window of zero; to load each key alone, do not gather");
+            }
+            Some((window, _)) if window >= self.load_timeout => {
+                return invalid("gather: a window as long as `load_timeout`; no load could end");
+            }
+            _ => {}
+        }
         if self.refresh_timeout.is_zero() {
             return invalid("refresh_timeout: zero; no refresh could end");
         }
@@ -443,6 +510,7 @@ impl<S: Store> Settings<S> {
             ahead,
             skew: self.clock_skew,
             strict: self.strict,
+            gather: self.gather,
             load_timeout: self.load_timeout,
             refresh_timeout: self.refresh_timeout,
             max_refreshes: self.max_refreshes,

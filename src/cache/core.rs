@@ -39,12 +39,22 @@ pub(crate) struct Core<S: Store> {
 
 /// An entry that is served at once, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Shown {
+pub(super) enum Shown {
     /// Fresh, and not to be refreshed.
     Fresh,
     /// Fresh, and to be refreshed early.
     Due,
     Stale,
+}
+
+impl Shown {
+    /// The event of serving an entry of this life.
+    pub(super) const fn told(self, life: Lifetime) -> EventKind<'static> {
+        match self {
+            Self::Fresh | Self::Due => EventKind::Hit(life),
+            Self::Stale => EventKind::StaleHit(life),
+        }
+    }
 }
 
 impl<S: Store> Core<S> {
@@ -156,8 +166,7 @@ impl<S: Store + 'static> Core<S> {
             // A flight that is still reading does not know what a fast tier holds by now (E2), and whoever came
             // because a fresh entry is due waits for nobody (E18).
             if let Some((entry, shown)) = self.shown(key) {
-                let kind = if shown == Shown::Stale { EventKind::StaleHit } else { EventKind::Hit };
-                self.listener.tell(key, kind(entry.lifetime()));
+                self.listener.tell(key, shown.told(entry.lifetime()));
                 return Ok(entry.into_value());
             }
             self.listener.tell(key, EventKind::Joined);
@@ -180,7 +189,7 @@ impl<S: Store + 'static> Core<S> {
         flight: Arc<Flight<S::Value>>,
         compute: Compute<S::Value>,
     ) -> Result<S::Value> {
-        let mut ticket = Ticket::new(Arc::clone(self), key, Arc::clone(&flight));
+        let ticket = Ticket::new(Arc::clone(self), key, Arc::clone(&flight));
         if self.background.is_closing() {
             // The flight lands first: nobody is to join one that does not fly.
             drop(ticket);
@@ -211,12 +220,11 @@ impl<S: Store + 'static> Core<S> {
         }
         if let Some((entry, shown)) = shown {
             // A deeper tier that answered at once may have known better (C1).
-            let (entry, kind): (_, fn(_) -> _) = match (flight.found(), shown) {
-                (Some(fresh), _) => (fresh, EventKind::Hit),
-                (None, Shown::Stale) => (entry, EventKind::StaleHit),
-                (None, _) => (entry, EventKind::Hit),
+            let (entry, shown) = match flight.found() {
+                Some(fresh) => (fresh, Shown::Fresh),
+                None => (entry, shown),
             };
-            self.listener.tell(key, kind(entry.lifetime()));
+            self.listener.tell(key, shown.told(entry.lifetime()));
             return Ok(entry.into_value());
         }
         // Whatever was invalidated came later than this caller.
@@ -228,15 +236,13 @@ impl<S: Store + 'static> Core<S> {
                 None => Err(Error::new(ErrorKind::Computation, "cache", Operation::Compute)
                     .with_message("the computation panicked")),
             },
-            Landing::Vanished if !grounded => Err(shut_down(Operation::Compute)),
-            Landing::Vanished => Err(Error::new(ErrorKind::Unsupported, "cache", Operation::Compute)
-                .with_message("no runtime to run the computation on: call from a tokio task, or build the cache with `runtime(..)`")),
+            Landing::Vanished => Err(vanished(grounded)),
         }
     }
 
     /// A stale entry that may be served, if the store can tell at once: nobody waits for slower tiers to
     /// say whether they know better (E2). Where entries are refreshed early, a fresh one too.
-    fn shown(&self, key: &S::Key) -> Option<(Entry<S::Value>, Shown)> {
+    pub(super) fn shown(&self, key: &S::Key) -> Option<(Entry<S::Value>, Shown)> {
         let (entry, freshness, now) = self.store.peek_with(key, |entry| {
             let now = self.clock.now();
             let freshness = self.policy.judge(entry.lifetime(), now);
@@ -256,7 +262,15 @@ impl<S: Store + 'static> Core<S> {
     async fn serve_on(&self, key: &S::Key) -> Result<S::Value> {
         let read = self.store.get_at(key, self.clock.now());
         let found = self.background.within(self.policy.load_timeout, read).await;
-        if let Ok(Ok(Some(entry))) = found {
+        self.serve_after_the_end(key, found.ok().and_then(Result::ok).flatten())
+    }
+
+    pub(super) fn serve_after_the_end(
+        &self,
+        key: &S::Key,
+        found: Option<Entry<S::Value>>,
+    ) -> Result<S::Value> {
+        if let Some(entry) = found {
             let life = entry.lifetime();
             let freshness = self.policy.judge(life, self.clock.now());
             if freshness <= Freshness::Stale {
@@ -271,7 +285,7 @@ impl<S: Store + 'static> Core<S> {
 
     /// Waits for a flight to land, or to show a stale entry that may still be served. What was invalidated
     /// before this caller arrived it is not given.
-    async fn wait(&self, flight: &Flight<S::Value>, arrived: &Arc<Record>) -> Landing<S::Value> {
+    pub(super) async fn wait(&self, flight: &Flight<S::Value>, arrived: &Arc<Record>) -> Landing<S::Value> {
         let servable = |state: &State<S::Value>| {
             let State::Refreshing(entry) = state else { return false };
             self.policy.judge(entry.lifetime(), self.clock.now()) <= Freshness::Stale
@@ -288,4 +302,14 @@ impl<S: Store + 'static> Core<S> {
             State::Running => Landing::Vanished,
         }
     }
+}
+
+/// Why a flight of one's own came to nothing: there was nothing to run it on, or the cache is shut down.
+pub(super) fn vanished(grounded: bool) -> Error {
+    if !grounded {
+        return shut_down(Operation::Compute);
+    }
+    Error::new(ErrorKind::Unsupported, "cache", Operation::Compute).with_message(
+        "no runtime to run the computation on: call from a tokio task, or build the cache with `runtime(..)`",
+    )
 }

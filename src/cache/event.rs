@@ -50,6 +50,8 @@ pub enum EventKind<'a> {
     /// The result of a computation was not stored, because the key was written or removed meanwhile, or one of its
     /// tags removed (E4).
     Overtaken,
+    /// The computation of a batch answered for this many keys that it was not asked for. They were ignored (E15).
+    Unasked(usize),
     /// A computation failed and the last entry was served in its place (E8).
     StaleOnError(&'a Error),
     /// A caller set the value.
@@ -87,6 +89,7 @@ impl EventKind<'_> {
             Self::RefreshPanicked => "RefreshPanicked",
             Self::RefreshSkipped => "RefreshSkipped",
             Self::Overtaken => "Overtaken",
+            Self::Unasked(_) => "Unasked",
             Self::StaleOnError(_) => "StaleOnError",
             Self::Set => "Set",
             Self::Refused(_) => "Refused",

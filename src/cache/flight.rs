@@ -299,6 +299,20 @@ impl<O: Hash + Eq + Clone, V: Clone> Flights<O, V> {
         guard
     }
 
+    /// The same for each of these keys. All are fenced before the first is waited for.
+    pub(crate) async fn write_many(&self, keys: impl Iterator<Item = O>) -> Vec<WriteGuard<'_, O, V>> {
+        let mut before = Vec::new();
+        let mut guards = Vec::with_capacity(keys.size_hint().0);
+        for key in keys {
+            before.append(&mut self.begin_write(key.clone()));
+            guards.push(WriteGuard { flights: self, key: Some(key) });
+        }
+        for flight in before {
+            flight.landed().await;
+        }
+        guards
+    }
+
     /// The same for all keys.
     pub(crate) async fn write_all(&self) -> WriteGuard<'_, O, V> {
         self.clearing.fetch_add(1, Ordering::SeqCst);

@@ -1,10 +1,12 @@
 //! The course of one flight: read the store, compute, store, land.
 
 use std::any::Any;
+use std::collections::HashSet;
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -29,14 +31,15 @@ tokio::task_local! {
     static WITHIN: Arc<Link>;
 }
 
-/// A flight that computes, and the one inside whose computation it was begun.
+/// Flights that compute together, and those inside whose computations they were begun.
 struct Link {
-    /// Held, so that no later flight can stand at the same address.
-    flight: Arc<dyn Any + Send + Sync>,
-    outer: Option<Arc<Link>>,
+    /// In the order of their addresses. Held, so that no later flight can stand at the same one.
+    flights: Box<[Arc<dyn Any + Send + Sync>]>,
+    outer: Vec<Arc<Link>>,
 }
 
 /// The outermost flights that the present task computes for, to be handed on to a flight it begins.
+#[derive(Clone)]
 pub(crate) struct Within(Option<Arc<Link>>);
 
 impl Within {
@@ -44,14 +47,45 @@ impl Within {
         Self(WITHIN.try_with(Arc::clone).ok())
     }
 
+    /// All of these at once, for a computation that is run for each of them.
+    pub(crate) fn all(withins: impl IntoIterator<Item = Self>) -> Self {
+        let mut outer: Vec<_> = withins.into_iter().filter_map(|within| within.0).collect();
+        outer.sort_unstable_by_key(|link| Arc::as_ptr(link).addr());
+        outer.dedup_by(|one, other| Arc::ptr_eq(one, other));
+        Self((!outer.is_empty()).then(|| Arc::new(Link { flights: Box::default(), outer })))
+    }
+
+    /// Runs `work` inside these flights.
+    pub(crate) async fn scope<F: Future>(self, work: F) -> F::Output {
+        match self.0 {
+            Some(link) => WITHIN.scope(link, work).await,
+            None => work.await,
+        }
+    }
+
+    /// These flights, and within them the flights of a computation that begins.
+    pub(super) fn and<V: Send + Sync + 'static>(self, flights: impl Iterator<Item = Arc<Flight<V>>>) -> Self {
+        let mut flights: Box<[Arc<dyn Any + Send + Sync>]> = flights.map(|flight| flight as _).collect();
+        flights.sort_unstable_by_key(|flight| Arc::as_ptr(flight).addr());
+        Self(Some(Arc::new(Link { flights, outer: self.0.into_iter().collect() })))
+    }
+
     /// Whether the task computes for this flight, so that waiting for it would never end.
     pub(crate) fn contains<V>(&self, flight: &Arc<Flight<V>>) -> bool {
-        let mut link = self.0.as_ref();
-        while let Some(inner) = link {
-            if Arc::as_ptr(&inner.flight).addr() == Arc::as_ptr(flight).addr() {
+        let wanted = Arc::as_ptr(flight).addr();
+        let mut next: Vec<_> = self.0.iter().collect();
+        // Computations that were gathered may have outer ones in common.
+        let mut seen = HashSet::new();
+        while let Some(link) = next.pop() {
+            let addresses = |flight: &Arc<dyn Any + Send + Sync>| Arc::as_ptr(flight).addr();
+            if link.flights.binary_search_by_key(&wanted, addresses).is_ok() {
                 return true;
             }
-            link = inner.outer.as_ref();
+            if link.outer.len() < 2 {
+                next.extend(&link.outer);
+            } else {
+                next.extend(link.outer.iter().filter(|outer| seen.insert(Arc::as_ptr(outer).addr())));
+            }
         }
         false
     }
@@ -59,19 +93,19 @@ impl Within {
 
 /// The duty to land a flight: whatever becomes of the task, the key is freed and everyone is told.
 pub(crate) struct Ticket<S: Store> {
-    core: Arc<Core<S>>,
-    key: <S::Key as ToOwned>::Owned,
-    flight: Arc<Flight<S::Value>>,
-    landed: bool,
+    pub(super) core: Arc<Core<S>>,
+    pub(super) key: <S::Key as ToOwned>::Owned,
+    pub(super) flight: Arc<Flight<S::Value>>,
+    landed: AtomicBool,
 }
 
 impl<S: Store> Ticket<S> {
     pub(crate) fn new(core: Arc<Core<S>>, key: &S::Key, flight: Arc<Flight<S::Value>>) -> Self {
         core.background.enter();
-        Self { core, key: key.to_owned(), flight, landed: false }
+        Self { core, key: key.to_owned(), flight, landed: AtomicBool::new(false) }
     }
 
-    fn key(&self) -> &S::Key {
+    pub(super) fn key(&self) -> &S::Key {
         std::borrow::Borrow::borrow(&self.key)
     }
 
@@ -84,8 +118,12 @@ impl<S: Store> Ticket<S> {
         (freshness <= Freshness::Stale).then_some(stale)
     }
 
-    pub(crate) fn land(&mut self, landing: Landing<S::Value>) {
-        if !std::mem::replace(&mut self.landed, true) {
+    pub(super) fn has_landed(&self) -> bool {
+        self.landed.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn land(&self, landing: Landing<S::Value>) {
+        if !self.landed.swap(true, Ordering::SeqCst) {
             self.core.flights.leave(&self.key, &self.flight);
             self.flight.land(landing);
             self.core.background.leave();
@@ -95,34 +133,34 @@ impl<S: Store> Ticket<S> {
 
 impl<S: Store> Drop for Ticket<S> {
     fn drop(&mut self) {
-        if !self.landed {
+        if !self.has_landed() {
             self.land(self.servable().map_or(Landing::Vanished, Landing::Value));
         }
     }
 }
 
 /// Runs a flight from its beginning to its landing.
-pub(crate) async fn fly<S: Store + 'static>(
-    mut ticket: Ticket<S>,
-    compute: Compute<S::Value>,
-    within: Within,
-) {
-    let landing = match catch(run(&ticket, compute, within)).await {
-        Ok(landing) => landing,
-        Err(payload) => {
-            let refreshing = ticket.flight.is_refreshing();
-            let kind = if refreshing { EventKind::RefreshPanicked } else { EventKind::LoadPanicked };
-            ticket.core.listener.tell(ticket.key(), kind);
-            ticket.servable().map_or_else(
-                || {
-                    ticket.flight.leave_panic(payload);
-                    Landing::Panicked
-                },
-                Landing::Value,
-            )
-        }
-    };
-    ticket.land(landing);
+pub(crate) async fn fly<S: Store + 'static>(ticket: Ticket<S>, compute: Compute<S::Value>, within: Within) {
+    match catch(run(&ticket, compute, within)).await {
+        Ok(landing) => ticket.land(landing),
+        Err(payload) => ground(&ticket, &mut Some(payload)),
+    }
+}
+
+/// Lands a flight whose computation panicked. The first that serves nothing in its place takes the payload.
+pub(super) fn ground<S: Store>(ticket: &Ticket<S>, payload: &mut Option<Box<dyn Any + Send>>) {
+    let refreshing = ticket.flight.is_refreshing();
+    let kind = if refreshing { EventKind::RefreshPanicked } else { EventKind::LoadPanicked };
+    ticket.core.listener.tell(ticket.key(), kind);
+    ticket.land(ticket.servable().map_or_else(
+        || {
+            if let Some(payload) = payload.take() {
+                ticket.flight.leave_panic(payload);
+            }
+            Landing::Panicked
+        },
+        Landing::Value,
+    ));
 }
 
 async fn run<S: Store + 'static>(
@@ -138,28 +176,58 @@ async fn run<S: Store + 'static>(
         Ok(held) => held,
         Err(error) => return Landing::Failed(error),
     };
-    // Judged after the read, however long it took (E13).
     let now = core.clock.now();
-    let freshness = held.as_ref().map_or(Freshness::Dead, |entry| core.policy.judge(entry.lifetime(), now));
-    let held = held.filter(|entry| entry.freshness(now) != Freshness::Dead);
-    match (held, freshness) {
-        (Some(entry), Freshness::Fresh) => {
-            core.listener.tell(ticket.key(), EventKind::Hit(entry.lifetime()));
-            if core.is_due(ticket.key(), entry.lifetime(), now) {
-                ticket.flight.refresh_behind(entry.clone());
-                return renew(ticket, entry, compute, within).await;
-            }
-            Landing::Found(entry)
+    match judged(ticket, held, now) {
+        Judged::Fresh(entry) if core.is_due(ticket.key(), entry.lifetime(), now) => {
+            ticket.flight.refresh_behind(entry.clone());
+            renew(ticket, entry, compute, within).await
         }
-        (Some(entry), Freshness::Stale) => {
-            core.listener.tell(ticket.key(), EventKind::StaleHit(entry.lifetime()));
+        Judged::Fresh(entry) => Landing::Found(entry),
+        Judged::Stale(entry) => {
             let Some(_permit) = permit(ticket) else { return Landing::Value(entry) };
             refresh(ticket, entry, compute, within).await
         }
-        (held, _) => {
-            core.listener.tell(ticket.key(), EventKind::Miss);
-            load(ticket, held, compute, within).await
-        }
+        Judged::Miss(held) => load(ticket, held, compute, within).await,
+    }
+}
+
+/// What a read came to.
+pub(super) enum Judged<V> {
+    Fresh(Entry<V>),
+    Stale(Entry<V>),
+    /// Nothing servable; what is not dead may stand in if the computation fails.
+    Miss(Option<Entry<V>>),
+}
+
+/// Judges what was read for callers who wait. `now` is after the read, however long it took (E13).
+pub(super) fn judged<S: Store>(
+    ticket: &Ticket<S>,
+    held: Option<Entry<S::Value>>,
+    now: Timestamp,
+) -> Judged<S::Value> {
+    let core = &*ticket.core;
+    let freshness = held.as_ref().map_or(Freshness::Dead, |entry| core.policy.judge(entry.lifetime(), now));
+    let held = held.filter(|entry| entry.freshness(now) != Freshness::Dead);
+    let (kind, judged) = match (held, freshness) {
+        (Some(entry), Freshness::Fresh) => (EventKind::Hit(entry.lifetime()), Judged::Fresh(entry)),
+        (Some(entry), Freshness::Stale) => (EventKind::StaleHit(entry.lifetime()), Judged::Stale(entry)),
+        (held, _) => (EventKind::Miss, Judged::Miss(held)),
+    };
+    core.listener.tell(ticket.key(), kind);
+    judged
+}
+
+/// Judges what was read for a refresh: a fresh entry that a slower tier knows, else the one to refresh.
+pub(super) fn known_better<S: Store>(
+    ticket: &Ticket<S>,
+    shown: Entry<S::Value>,
+    held: Option<Entry<S::Value>>,
+    now: Timestamp,
+) -> std::result::Result<Entry<S::Value>, Entry<S::Value>> {
+    match held.map(|entry| (ticket.core.policy.judge(entry.lifetime(), now), entry)) {
+        Some((Freshness::Fresh, entry)) => Ok(entry),
+        Some((Freshness::Stale, entry)) => Err(entry),
+        _ => Err(shown),
     }
 }
 
@@ -179,11 +247,9 @@ async fn renew<S: Store + 'static>(
         Ok(held) => held,
         Err(error) => return Landing::Failed(error),
     };
-    let now = core.clock.now();
-    match held.map(|entry| (core.policy.judge(entry.lifetime(), now), entry)) {
-        Some((Freshness::Fresh, entry)) => Landing::Found(entry),
-        Some((Freshness::Stale, entry)) => refresh(ticket, entry, compute, within).await,
-        _ => refresh(ticket, shown, compute, within).await,
+    match known_better(ticket, shown, held, core.clock.now()) {
+        Ok(entry) => Landing::Found(entry),
+        Err(entry) => refresh(ticket, entry, compute, within).await,
     }
 }
 
@@ -195,37 +261,54 @@ async fn renew_early<S: Store + 'static>(
     compute: Compute<S::Value>,
     within: Within,
 ) -> Landing<S::Value> {
-    let (core, key) = (&*ticket.core, ticket.key());
-    if let Some(ahead) = &core.ahead {
-        ahead.begins(key, shown.lifetime(), core.clock.now());
-    }
-    let fresh_until = shown.lifetime().fresh_until();
-    // At an instant at which the shown entry is fresh no more, a chain looks below it.
-    let past = fresh_until.saturating_add(Duration::from_nanos(1));
+    let past = early(ticket, &shown);
     let held = match read_at(ticket, past).await {
-        Ok(held) => held.filter(|entry| entry.lifetime().fresh_until() > fresh_until),
+        Ok(held) => held,
         Err(error) => return Landing::Failed(error),
     };
-    let now = core.clock.now();
-    let Some(entry) = held.filter(|entry| core.policy.judge(entry.lifetime(), now) == Freshness::Fresh)
-    else {
-        return refresh(ticket, shown, compute, within).await;
+    match known_longer(ticket, shown, held, ticket.core.clock.now()) {
+        Ok(entry) => Landing::Found(entry),
+        Err(entry) => refresh(ticket, entry, compute, within).await,
+    }
+}
+
+/// An early refresh begins. At the instant that it returns the shown entry is fresh no more, so a chain that
+/// is asked then looks below it.
+pub(super) fn early<S: Store>(ticket: &Ticket<S>, shown: &Entry<S::Value>) -> Timestamp {
+    let core = &*ticket.core;
+    if let Some(ahead) = &core.ahead {
+        ahead.begins(ticket.key(), shown.lifetime(), core.clock.now());
+    }
+    shown.lifetime().fresh_until().saturating_add(Duration::from_nanos(1))
+}
+
+/// Judges what was read for an early refresh: an entry that stays fresh for longer and is not due itself, else the
+/// one to refresh.
+pub(super) fn known_longer<S: Store>(
+    ticket: &Ticket<S>,
+    shown: Entry<S::Value>,
+    held: Option<Entry<S::Value>>,
+    now: Timestamp,
+) -> std::result::Result<Entry<S::Value>, Entry<S::Value>> {
+    let (core, key) = (&*ticket.core, ticket.key());
+    let longer = |entry: &Entry<S::Value>| {
+        entry.lifetime().fresh_until() > shown.lifetime().fresh_until()
+            && core.policy.judge(entry.lifetime(), now) == Freshness::Fresh
     };
+    let Some(entry) = held.filter(longer) else { return Err(shown) };
     match &core.ahead {
-        Some(ahead) if ahead.is_due(key, entry.lifetime(), now) => {
-            refresh(ticket, entry, compute, within).await
-        }
+        Some(ahead) if ahead.is_due(key, entry.lifetime(), now) => Err(entry),
         Some(ahead) => {
             ahead.found(key, entry.lifetime(), now);
-            Landing::Found(entry)
+            Ok(entry)
         }
-        None => Landing::Found(entry),
+        None => Ok(entry),
     }
 }
 
 /// Waits for another poll, so that a refresh works in a task of its own and not in the poll of a caller
 /// who is served the stale entry: a computation may work long before its first await (E2).
-async fn aside() {
+pub(super) async fn aside() {
     let mut again = false;
     poll_fn(|context| {
         if std::mem::replace(&mut again, true) {
@@ -237,7 +320,7 @@ async fn aside() {
     .await;
 }
 
-fn permit<S: Store>(ticket: &Ticket<S>) -> Option<RefreshPermit<'_>> {
+pub(super) fn permit<S: Store>(ticket: &Ticket<S>) -> Option<RefreshPermit<'_>> {
     let core = &*ticket.core;
     let permit = core.background.try_refresh(1, || core.clock.now());
     if permit.is_none() {
@@ -254,13 +337,21 @@ async fn read<S: Store>(ticket: &Ticket<S>) -> Result<Option<Entry<S::Value>>> {
 /// The same at another instant than the present one.
 async fn read_at<S: Store>(ticket: &Ticket<S>, at: Timestamp) -> Result<Option<Entry<S::Value>>> {
     let core = &*ticket.core;
-    let limit = core.policy.load_timeout;
-    let read = core.background.bounded(limit, core.store.get_at(ticket.key(), at)).await;
+    let read = core.store.get_at(ticket.key(), at);
+    was_read(ticket, core.background.bounded(core.policy.load_timeout, read).await)
+}
+
+/// What became of a read.
+pub(super) fn was_read<S: Store>(
+    ticket: &Ticket<S>,
+    read: std::result::Result<Result<Option<Entry<S::Value>>>, Cut>,
+) -> Result<Option<Entry<S::Value>>> {
+    let core = &*ticket.core;
     let error = match read {
         Ok(Ok(entry)) => return Ok(entry),
         Ok(Err(error)) => error,
         Err(cut) => {
-            let error = cut_off(cut, Operation::Get, limit, "load_timeout");
+            let error = cut_off(cut, Operation::Get, core.policy.load_timeout, "load_timeout");
             if cut == Cut::Stopped {
                 return Err(error);
             }
@@ -288,17 +379,28 @@ async fn refresh<S: Store + 'static>(
         Ok((entry, unchanged)) => {
             let took = core.clock.now().since(began);
             core.listener.tell(ticket.key(), EventKind::RefreshSucceeded(took));
-            match store(ticket, entry, unchanged).await {
-                // A strict cache has told of it; whoever was to be served the stale entry still is (E2).
-                Landing::Failed(error) => ticket.servable().map_or(Landing::Failed(error), Landing::Value),
-                landing => landing,
-            }
+            refreshed(ticket, store(ticket, entry, unchanged).await)
         }
-        Err(error) => {
-            core.listener.tell(ticket.key(), EventKind::RefreshFailed(&error));
-            fall_back(ticket, Some(stale), error)
-        }
+        Err(error) => refresh_failed(ticket, stale, error),
     }
+}
+
+/// How a refresh lands that was stored or not.
+pub(super) fn refreshed<S: Store>(ticket: &Ticket<S>, landing: Landing<S::Value>) -> Landing<S::Value> {
+    match landing {
+        // A strict cache has told of it; whoever was to be served the stale entry still is (E2).
+        Landing::Failed(error) => ticket.servable().map_or(Landing::Failed(error), Landing::Value),
+        landing => landing,
+    }
+}
+
+pub(super) fn refresh_failed<S: Store>(
+    ticket: &Ticket<S>,
+    stale: Entry<S::Value>,
+    error: Error,
+) -> Landing<S::Value> {
+    ticket.core.listener.tell(ticket.key(), EventKind::RefreshFailed(&error));
+    fall_back(ticket, Some(stale), error)
 }
 
 /// Computes while the callers wait.
@@ -318,15 +420,22 @@ async fn load<S: Store + 'static>(
             core.listener.tell(ticket.key(), EventKind::LoadSucceeded(took));
             store(ticket, entry, unchanged).await
         }
-        Err(error) => {
-            core.listener.tell(ticket.key(), EventKind::LoadFailed(&error));
-            let landing = fall_back(ticket, held, error.clone());
-            if matches!(landing, Landing::Value(_)) {
-                core.listener.tell(ticket.key(), EventKind::StaleOnError(&error));
-            }
-            landing
-        }
+        Err(error) => load_failed(ticket, held, &error),
     }
+}
+
+pub(super) fn load_failed<S: Store>(
+    ticket: &Ticket<S>,
+    held: Option<Entry<S::Value>>,
+    error: &Error,
+) -> Landing<S::Value> {
+    let core = &*ticket.core;
+    core.listener.tell(ticket.key(), EventKind::LoadFailed(error));
+    let landing = fall_back(ticket, held, error.clone());
+    if matches!(landing, Landing::Value(_)) {
+        core.listener.tell(ticket.key(), EventKind::StaleOnError(error));
+    }
+    landing
 }
 
 /// Runs the computation and makes an entry of its answer; tells also whether its value is the one that it
@@ -340,11 +449,10 @@ async fn computed<S: Store + 'static>(
     (limit, setting): (Duration, &'static str),
 ) -> Result<(Entry<S::Value>, bool)> {
     let core = &*ticket.core;
-    let flight = Arc::clone(&ticket.flight);
-    let link = Arc::new(Link { flight, outer: within.0 });
+    let within = within.and(std::iter::once(Arc::clone(&ticket.flight)));
     let given = held.cloned();
     // The closure itself runs inside too: it may panic, or ask for its own key, before its first await.
-    let work = WITHIN.scope(link, async move { compute(given).await });
+    let work = within.scope(async move { compute(given).await });
     match core.background.bounded(limit, work).await {
         Ok(answer) => {
             let answer = answer?;
@@ -363,40 +471,58 @@ async fn computed<S: Store + 'static>(
 /// already, under other deadlines (E22).
 async fn store<S: Store>(ticket: &Ticket<S>, entry: Entry<S::Value>, unchanged: bool) -> Landing<S::Value> {
     let core = &*ticket.core;
-    if core.left_of(&ticket.flight, &entry).is_none() || !ticket.flight.may_store() {
-        core.listener.tell(ticket.key(), EventKind::Overtaken);
+    if !may_store(ticket, &entry) {
         return Landing::Value(entry);
     }
-    let limit = core.policy.load_timeout;
-    let stored = if unchanged {
-        core.background.bounded(limit, core.store.renew(ticket.key(), entry.clone())).await
+    let set = if unchanged {
+        core.background.bounded(core.policy.load_timeout, core.store.renew(ticket.key(), entry.clone())).await
     } else {
-        core.background.bounded(limit, core.store.set(ticket.key(), entry.clone())).await
+        core.background.bounded(core.policy.load_timeout, core.store.set(ticket.key(), entry.clone())).await
     };
-    let error = match stored {
+    was_stored(ticket, entry, set)
+}
+
+/// Asks for the right to store a result, and tells of one that was overtaken (E4).
+pub(super) fn may_store<S: Store>(ticket: &Ticket<S>, entry: &Entry<S::Value>) -> bool {
+    let may = ticket.core.left_of(&ticket.flight, entry).is_some() && ticket.flight.may_store();
+    if !may {
+        ticket.core.listener.tell(ticket.key(), EventKind::Overtaken);
+    }
+    may
+}
+
+/// How a flight lands whose result was given to the store.
+pub(super) fn was_stored<S: Store>(
+    ticket: &Ticket<S>,
+    entry: Entry<S::Value>,
+    set: std::result::Result<Result<SetOutcome>, Cut>,
+) -> Landing<S::Value> {
+    let core = &*ticket.core;
+    let error = match set {
         Ok(Ok(SetOutcome::Stored)) => return Landing::Value(entry),
         Ok(Ok(SetOutcome::Refused(why))) => {
             core.listener.tell(ticket.key(), EventKind::Refused(why));
             return Landing::Value(entry);
         }
         Ok(Err(error)) => error,
-        Err(cut) => cut_off(cut, Operation::Set, limit, "load_timeout"),
+        Err(cut) => cut_off(cut, Operation::Set, core.policy.load_timeout, "load_timeout"),
     };
     core.listener.tell(ticket.key(), EventKind::StoreFailed(Operation::Set, &error));
     if core.policy.strict { Landing::Failed(error) } else { Landing::Value(entry) }
 }
 
 /// A failed computation lands with the last entry still held, if that may be served (E2, E8) and nobody
-/// removed it meanwhile.
+/// removed it meanwhile. That the key is absent is an answer and no failure: only a stale window outlasts it.
 fn fall_back<S: Store>(ticket: &Ticket<S>, held: Option<Entry<S::Value>>, error: Error) -> Landing<S::Value> {
     let core = &*ticket.core;
     let now = core.clock.now();
+    let serves = |life| match error.kind() {
+        ErrorKind::NotFound => core.policy.judge(life, now) <= Freshness::Stale,
+        _ => core.policy.serves_on_error(life, now),
+    };
     match held {
         Some(entry)
-            if core
-                .left_of(&ticket.flight, &entry)
-                .is_some_and(|life| core.policy.serves_on_error(life, now))
-                && !ticket.flight.is_fenced() =>
+            if core.left_of(&ticket.flight, &entry).is_some_and(serves) && !ticket.flight.is_fenced() =>
         {
             Landing::Value(entry)
         }
@@ -404,7 +530,7 @@ fn fall_back<S: Store>(ticket: &Ticket<S>, held: Option<Entry<S::Value>>, error:
     }
 }
 
-fn cut_off(cut: Cut, operation: Operation, limit: Duration, setting: &str) -> Error {
+pub(super) fn cut_off(cut: Cut, operation: Operation, limit: Duration, setting: &str) -> Error {
     match cut {
         Cut::Deadline => Error::new(ErrorKind::Timeout, "cache", operation)
             .with_message(format!("no end within {limit:?} ({setting})")),
@@ -418,7 +544,7 @@ pub(crate) fn shut_down(operation: Operation) -> Error {
 }
 
 /// Runs a future and hands over its panic instead of unwinding.
-async fn catch<F: Future>(future: F) -> std::result::Result<F::Output, Box<dyn Any + Send>> {
+pub(super) async fn catch<F: Future>(future: F) -> std::result::Result<F::Output, Box<dyn Any + Send>> {
     let mut future = pin!(future);
     poll_fn(|context| {
         // The future is not polled again after a panic, so nobody sees what it left behind.

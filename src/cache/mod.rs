@@ -6,14 +6,18 @@
 //! `budget.rs` bound what runs behind the callers.
 
 pub(crate) mod ahead;
+mod answers;
 pub(crate) mod background;
+mod batch;
 pub(crate) mod budget;
 mod builder;
 pub(crate) mod computed;
 pub(crate) mod core;
 pub(crate) mod event;
 mod flight;
+mod gather;
 mod load;
+mod load_many;
 pub(crate) mod policy;
 mod tags;
 #[cfg(test)]
@@ -25,16 +29,20 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use answers::Answers;
 pub use background::ShutdownReport;
 pub use builder::CacheBuilder;
 pub use computed::Computed;
 pub use event::{Event, EventKind};
+pub use gather::BatchLoader;
 
 use crate::describe::Description;
 use crate::entry::{Entry, Freshness};
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::runtime::BoxFuture;
 use crate::store::{Refusal, SetOutcome, Store};
+use crate::time::Timestamp;
+use answers::failed;
 use background::Alive;
 use core::Core;
 use load::{Compute, Owned};
@@ -130,10 +138,18 @@ impl<S: Store + 'static, L> Cache<S, L> {
             return Ok(Some(value));
         }
         let found = self.core.store.get_at(key, self.core.clock.now()).await;
+        self.was_got(key, found, self.core.clock.now())
+    }
+
+    /// What a read for [`get`](Self::get) comes to, judged at `now`.
+    fn was_got(
+        &self,
+        key: &S::Key,
+        found: Result<Option<Entry<S::Value>>>,
+        now: Timestamp,
+    ) -> Result<Option<S::Value>> {
         let found = found.inspect_err(|error| self.tell_failure(key, Operation::Get, error))?;
-        let fresh = found.filter(|entry| {
-            self.core.policy.judge(entry.lifetime(), self.core.clock.now()) == Freshness::Fresh
-        });
+        let fresh = found.filter(|entry| self.core.policy.judge(entry.lifetime(), now) == Freshness::Fresh);
         self.core
             .listener
             .tell(key, fresh.as_ref().map_or(EventKind::Miss, |entry| EventKind::Hit(entry.lifetime())));
@@ -308,9 +324,7 @@ where
     Box::pin(async {
         match computation.await {
             Ok(value) => Ok(value.into()),
-            Err(error) => {
-                Err(Error::new(ErrorKind::Computation, "cache", Operation::Compute).with_source(error))
-            }
+            Err(error) => Err(failed(error)),
         }
     })
 }

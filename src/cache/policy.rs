@@ -27,6 +27,8 @@ pub(crate) struct Policy {
     pub(crate) ahead: Option<Rule>,
     pub(crate) skew: Duration,
     pub(crate) strict: bool,
+    /// For how long a single load waits for company, and how many are loaded by one call.
+    pub(crate) gather: Option<(Duration, usize)>,
     pub(crate) load_timeout: Duration,
     pub(crate) refresh_timeout: Duration,
     pub(crate) max_refreshes: usize,
@@ -82,6 +84,7 @@ impl Policy {
             ("jitter", (self.jitter != Jitter::default()).then(|| format!("{} %", self.jitter.percent()))),
             ahead,
             ("strict", self.strict.then(String::new)),
+            ("gather", self.gather.map(|(window, most)| format!("{window:?} or {}", grouped(most as u64)))),
             ("load_timeout", unless(TIMEOUT, self.load_timeout)),
             ("refresh_timeout", unless(TIMEOUT, self.refresh_timeout)),
             (
@@ -167,6 +170,7 @@ mod tests {
             ahead: None,
             skew: SECOND,
             strict: false,
+            gather: None,
             load_timeout: SECOND,
             refresh_timeout: SECOND,
             max_refreshes: 1,

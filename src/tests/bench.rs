@@ -48,6 +48,16 @@ impl<S: Store> Clone for Bench<S> {
 pub(crate) struct Events(Arc<Mutex<Vec<String>>>);
 
 impl Events {
+    /// Writes one down.
+    pub(crate) fn tell(&self, kind: &crate::EventKind<'_>) {
+        self.0.lock().push(kind.name().to_owned());
+    }
+
+    /// Forgets them.
+    pub(crate) fn clear(&self) {
+        self.0.lock().clear();
+    }
+
     /// How many of these.
     pub(crate) fn count(&self, name: &str) -> usize {
         self.0.lock().iter().filter(|event| *event == name).count()

@@ -13,6 +13,12 @@ fn any_settings() {
     check_any().assert();
 }
 
+/// More of what is drawn from more than anything else: the law of batches has every act of the others in it.
+#[test]
+fn any_settings_in_batches() {
+    check_any().only("e15_batches_equal_their_singles").cases(1_000).assert();
+}
+
 #[test]
 fn a_plain_ttl() {
     check_engine("ttl", |cache| cache.ttl(MINUTE)).assert();

@@ -96,6 +96,11 @@ pub(crate) struct Step {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Act {
     Ask(u8, Plan),
+    /// The same for many keys at once: each is an `Ask` of its own in the trace.
+    AskMany(Keys, Plan, Odd),
+    GetMany(Keys),
+    SetMany(Keys, Own),
+    RemoveMany(Keys),
     Get(u8),
     Peek(u8),
     Set(u8, Own),
@@ -114,6 +119,24 @@ pub(crate) enum Act {
     Shutdown(u8),
     /// The handle is dropped; steps after it do nothing.
     DropHandle,
+}
+
+/// The keys of a batch: up to four, and any of them again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Keys {
+    pub(crate) list: [u8; 4],
+    pub(crate) count: u8,
+}
+
+/// What the computation of a batch does with the last of its keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Odd {
+    /// What it does with the others.
+    Even,
+    Forgets,
+    Fails,
+    /// The same as with the others, and it answers for a key besides that it was not asked for, if there is one.
+    Extra,
 }
 
 /// How a computation goes.
@@ -135,6 +158,8 @@ pub(crate) enum Work {
     Panic,
     Hang,
     Unchanged,
+    /// It does not answer for the key: only as a part of a batch.
+    Forget,
 }
 
 /// What a value says of its own life; 0 is nothing.
@@ -175,6 +200,46 @@ pub(crate) enum Trouble {
     Refuse,
     HangBefore,
     HangAfter,
+}
+
+impl Keys {
+    pub(crate) fn each(self) -> impl Iterator<Item = u8> {
+        self.list.into_iter().take(self.count.into())
+    }
+
+    fn simpler(self) -> [Self; 4] {
+        let [_, second, third, fourth] = self.list;
+        let fewer = self.count.saturating_sub(1);
+        [
+            Self { count: fewer, ..self },
+            Self { list: [second, third, fourth, 0], count: fewer },
+            Self { count: self.count.min(2), ..self },
+            Self { list: self.list.map(|key| key.min(1)), ..self },
+        ]
+    }
+}
+
+impl Act {
+    /// The key, if it is one call for one.
+    pub(crate) fn key(self) -> Option<u8> {
+        match self {
+            Self::Ask(key, _) | Self::Get(key) | Self::Peek(key) | Self::Set(key, _) | Self::Remove(key) => {
+                Some(key)
+            }
+            _ => None,
+        }
+    }
+
+    /// The calls of single keys that a batch equals, in order.
+    pub(crate) fn singles(self) -> Option<Vec<Self>> {
+        match self {
+            Self::AskMany(keys, plan, _) => Some(keys.each().map(|key| Self::Ask(key, plan)).collect()),
+            Self::GetMany(keys) => Some(keys.each().map(Self::Get).collect()),
+            Self::SetMany(keys, own) => Some(keys.each().map(|key| Self::Set(key, own)).collect()),
+            Self::RemoveMany(keys) => Some(keys.each().map(Self::Remove).collect()),
+            _ => None,
+        }
+    }
 }
 
 impl Call {
@@ -419,6 +484,37 @@ fn simpler_forms(step: Step) -> Vec<Step> {
                 push(Act::Ask(key, plan));
             }
             push(Act::Ask(0, plan));
+        }
+        Act::AskMany(keys, plan, odd) => {
+            let plans = [
+                Plan { own: Own::default(), ..plan },
+                Plan { takes: 0, ..plan },
+                Plan { yields: 0, ..plan },
+                Plan { work: Work::Answer, ..plan },
+            ];
+            for plan in plans {
+                push(Act::AskMany(keys, plan, odd));
+            }
+            for keys in keys.simpler() {
+                push(Act::AskMany(keys, plan, odd));
+            }
+            push(Act::AskMany(keys, plan, Odd::Even));
+            push(Act::Ask(keys.list[0], plan));
+        }
+        Act::SetMany(keys, own) => {
+            push(Act::SetMany(keys, Own::default()));
+            for keys in keys.simpler() {
+                push(Act::SetMany(keys, own));
+            }
+            push(Act::Set(keys.list[0], own));
+        }
+        Act::GetMany(keys) => {
+            keys.simpler().into_iter().for_each(|keys| push(Act::GetMany(keys)));
+            push(Act::Get(keys.list[0]));
+        }
+        Act::RemoveMany(keys) => {
+            keys.simpler().into_iter().for_each(|keys| push(Act::RemoveMany(keys)));
+            push(Act::Remove(keys.list[0]));
         }
         Act::Set(key, own) => {
             push(Act::Set(0, own));

@@ -53,12 +53,19 @@ pub(crate) fn compare(case: &EngineCase, trace: &Trace) -> Option<Parting> {
     let mut world = World::new(case, trace);
     let (mut moved, mut slow) = (case.planted.iter().any(|planted| planted.ahead > 0), false);
     for (step, snapshot) in trace.snapshots.iter().enumerate() {
-        let request = &trace.requests[step];
+        let first = trace.firsts[step];
+        let next = trace.firsts.get(step + 1).copied().unwrap_or(trace.requests.len());
+        let parts = &trace.requests[first..next];
+        // A batch of no keys is nothing.
+        let Some(request) = parts.first() else { continue };
         moved |= matches!(request.act, Act::Jump(..));
         slow |= matches!(request.act, Act::SlowReads(seconds) if seconds > 0);
         world.events.clear();
         world.tie = false;
-        let expected = world.step(step, request)?;
+        let expected = match request.batch {
+            Some(_) => world.batch(first, parts)?,
+            None => vec![world.step(first, request)?],
+        };
         if world.tie && !matches!(request.act, Act::Wait(_)) {
             return None;
         }
@@ -66,28 +73,12 @@ pub(crate) fn compare(case: &EngineCase, trace: &Trace) -> Option<Parting> {
         let parting = |clause, expected: String, got: String, cause| {
             Some(Parting { clause, moved, slow, broken: Broken { expected, got, cause } })
         };
-        let Expected { clause, reply, computes, given } = expected;
-        let run = trace.runs.iter().find(|run| run.by == step);
-        let got = request.reply().map_or("no end".to_owned(), answer);
-        if request.reply() != Some(&reply) {
-            let expected = format!("{}: {}", act(request), answer(&reply));
-            return parting(clause, expected, got, "the branch of this clause");
-        }
-        if run.is_some() != computes {
-            let words = |computes| if computes { "a computation" } else { "no computation" };
-            let expected = format!("{}: {}", act(request), words(computes));
-            return parting(clause, expected, words(!computes).to_owned(), "the branch of this clause");
-        }
-        let due = given.map_or(Given::Nothing, Given::Held);
-        let given = run.map(|run| run.given).filter(|got| *got != Given::NotAsked && *got != due);
-        if let Some(got) = given {
-            let (expected, got) = (format!("the computation is given {due:?}"), format!("{got:?}"));
-            return parting(
-                clause,
-                expected,
-                got,
-                "an entry that is lost on its way, or a dead one that is not",
-            );
+        let clause = expected.first()?.clause;
+        for (at, (expected, part)) in expected.into_iter().zip(parts).enumerate() {
+            let clause = expected.clause;
+            if let Some((expected, got, cause)) = part_ways(trace, first + at, part, &expected) {
+                return parting(clause, expected, got, cause);
+            }
         }
         if request.ended.as_ref().is_some_and(|(at, _)| at.passed != world.passed) {
             let late = request.ended.as_ref().map_or(0, |(at, _)| at.passed - world.passed);
@@ -122,6 +113,8 @@ pub(crate) fn compare(case: &EngineCase, trace: &Trace) -> Option<Parting> {
             .iter()
             .filter(|told| (request.began.tick..trace.rests[step]).contains(&told.at.tick))
             .map(|told| told.name)
+            // Told once a computation: E15 counts them.
+            .filter(|name| *name != "Unasked")
             .collect();
         told.sort_unstable();
         world.events.sort_unstable();
@@ -138,6 +131,33 @@ pub(crate) fn compare(case: &EngineCase, trace: &Trace) -> Option<Parting> {
         }
     }
     None
+}
+
+/// Where the answer and the computation of one call are not what they had to be: what was expected, what came, by what.
+fn part_ways(
+    trace: &Trace,
+    index: usize,
+    request: &Request,
+    expected: &Expected,
+) -> Option<(String, String, &'static str)> {
+    let Expected { reply, computes, given, .. } = expected;
+    let run = trace.runs.iter().find(|run| run.by == index);
+    if request.reply() != Some(reply) {
+        let got = request.reply().map_or("no end".to_owned(), answer);
+        return Some((format!("{}: {}", act(request), answer(reply)), got, "the branch of this clause"));
+    }
+    if run.is_some() != *computes {
+        let words = |computes| if computes { "a computation" } else { "no computation" };
+        let expected = format!("{}: {}", act(request), words(*computes));
+        return Some((expected, words(!*computes).to_owned(), "the branch of this clause"));
+    }
+    let due = given.map_or(Given::Nothing, Given::Held);
+    let got = run.map(|run| run.given).filter(|got| *got != Given::NotAsked && *got != due)?;
+    Some((
+        format!("the computation is given {due:?}"),
+        format!("{got:?}"),
+        "an entry that is lost on its way, or a dead one that is not",
+    ))
 }
 
 fn act(request: &Request) -> String {

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use crate::testkit::engine::case::{
-    Act, Call, EngineCase, Knobs, Own, Plan, Planted, Step, Trouble, Under, Until, Work, Writes,
+    Act, Call, EngineCase, Keys, Knobs, Odd, Own, Plan, Planted, Step, Trouble, Under, Until, Work, Writes,
 };
 
 /// What the cases of a law are made of: weights, 0 for never.
@@ -15,6 +15,8 @@ pub(crate) struct Flavour {
     pub(crate) asks: u32,
     pub(crate) reads: u32,
     pub(crate) writes: u32,
+    /// Calls of many keys.
+    pub(crate) batches: u32,
     pub(crate) waits: u32,
     pub(crate) jumps: u32,
     pub(crate) faults: u32,
@@ -69,6 +71,7 @@ impl Flavour {
         asks: 8,
         reads: 2,
         writes: 2,
+        batches: 0,
         waits: 4,
         jumps: 0,
         faults: 0,
@@ -153,6 +156,22 @@ fn writes(key: BoxedStrategy<u8>) -> BoxedStrategy<Act> {
     .boxed()
 }
 
+fn batches(flavour: Flavour) -> BoxedStrategy<Act> {
+    let key = || mostly(1, 0..flavour.keys.max(1));
+    let keys = || {
+        ([key(), key(), key(), key()], prop_oneof![1 => 0..2u8, 4 => 2..5u8])
+            .prop_map(|(list, count)| Keys { list, count })
+    };
+    let odd = prop_oneof![3 => Just(Odd::Even), 1 => Just(Odd::Forgets), 1 => Just(Odd::Fails), 1 => Just(Odd::Extra)];
+    prop_oneof![
+        8 => (keys(), plans(flavour), odd).prop_map(|(keys, plan, odd)| Act::AskMany(keys, plan, odd)),
+        1 => keys().prop_map(Act::GetMany),
+        1 => (keys(), owns()).prop_map(|(keys, own)| Act::SetMany(keys, own)),
+        1 => keys().prop_map(Act::RemoveMany),
+    ]
+    .boxed()
+}
+
 /// A write, somebody who asks beside it, and somebody who asks after it: where fences are tried.
 fn beside_a_write(flavour: Flavour) -> BoxedStrategy<Vec<Vec<Step>>> {
     let ask = || plans(flavour).prop_map(|plan| Act::Ask(0, plan));
@@ -214,6 +233,7 @@ fn acts(flavour: Flavour) -> BoxedStrategy<Act> {
         (flavour.asks, (key, plans(flavour)).prop_map(|(key, plan)| Act::Ask(key, plan)).boxed()),
         (flavour.reads, read.boxed()),
         (flavour.writes, write.boxed()),
+        (flavour.batches, batches(flavour)),
         (flavour.waits, untils(flavour.keys, flavour.early).prop_map(Act::Wait).boxed()),
         (flavour.jumps, (any::<bool>(), 0..4u8).prop_map(|(back, far)| Act::Jump(back, far)).boxed()),
         (flavour.faults, prop_oneof![2 => failing, 1 => outage].boxed()),

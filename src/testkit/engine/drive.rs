@@ -8,7 +8,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use crate::adapters::Chain;
-use crate::cache::{Cache, CacheBuilder, Computed};
+use crate::cache::{Answers, Cache, CacheBuilder, Computed};
 use crate::dynamic::BoxStore;
 use crate::entry::{Entry, Lifetime};
 use crate::error::Result;
@@ -30,11 +30,21 @@ pub(crate) type Compute = Box<
     dyn FnOnce(Option<Entry<u64>>) -> BoxFuture<'static, std::result::Result<Computed<u64>, Broke>> + Send,
 >;
 
+/// A computation of many keys as an engine takes it.
+pub(crate) type ComputeMany = Arc<
+    dyn Fn(Vec<Name>) -> BoxFuture<'static, std::result::Result<Answers<Name, u64>, Broke>> + Send + Sync,
+>;
+
 /// What the laws of the engine are about: a cache, or something that claims to be one.
 pub(crate) trait Engine: Send + Sync {
     /// `get_or_recompute` (way 0), `get_or_try_compute` (1), `get_or_compute` (2).
     fn ask(&self, key: Name, way: u8, compute: Compute) -> BoxFuture<'_, Result<u64>>;
     fn get(&self, key: Name) -> BoxFuture<'_, Result<Option<u64>>>;
+    /// `get_or_try_compute_many`.
+    fn ask_many(&self, keys: Vec<Name>, compute: ComputeMany) -> BoxFuture<'_, Vec<Result<u64>>>;
+    fn get_many(&self, keys: Vec<Name>) -> BoxFuture<'_, Vec<Result<Option<u64>>>>;
+    fn set_many(&self, entries: Vec<(Name, Computed<u64>)>) -> BoxFuture<'_, Vec<Result<SetOutcome>>>;
+    fn remove_many(&self, keys: Vec<Name>) -> BoxFuture<'_, Vec<Result<()>>>;
     fn peek(&self, key: Name) -> Option<u64>;
     fn set(&self, key: Name, value: Computed<u64>) -> BoxFuture<'_, Result<SetOutcome>>;
     fn remove(&self, key: Name) -> BoxFuture<'_, Result<()>>;
@@ -67,6 +77,28 @@ impl Engine for Cache<Stack> {
 
     fn get(&self, key: Name) -> BoxFuture<'_, Result<Option<u64>>> {
         Box::pin(async move { Cache::get(self, &key).await })
+    }
+
+    fn ask_many(&self, keys: Vec<Name>, compute: ComputeMany) -> BoxFuture<'_, Vec<Result<u64>>> {
+        Box::pin(async move {
+            let keys: Vec<_> = keys.iter().collect();
+            self.get_or_try_compute_many(&keys, move |keys| compute(keys)).await
+        })
+    }
+
+    fn get_many(&self, keys: Vec<Name>) -> BoxFuture<'_, Vec<Result<Option<u64>>>> {
+        Box::pin(async move { Cache::get_many(self, &keys.iter().collect::<Vec<_>>()).await })
+    }
+
+    fn set_many(&self, entries: Vec<(Name, Computed<u64>)>) -> BoxFuture<'_, Vec<Result<SetOutcome>>> {
+        Box::pin(async move {
+            let entries: Vec<_> = entries.iter().map(|(key, value)| (key, value.clone())).collect();
+            self.set_many_with(entries).await
+        })
+    }
+
+    fn remove_many(&self, keys: Vec<Name>) -> BoxFuture<'_, Vec<Result<()>>> {
+        Box::pin(async move { Cache::remove_many(self, &keys.iter().collect::<Vec<_>>()).await })
     }
 
     fn peek(&self, key: Name) -> Option<u64> {
@@ -142,15 +174,15 @@ impl Floor {
     }
 }
 
-struct World {
-    log: Log,
+pub(super) struct World {
+    pub(super) log: Log,
     clock: ManualClock,
-    runtime: SimRuntime,
+    pub(super) runtime: SimRuntime,
     stack: Stack,
     faults: Vec<Faults>,
     leaves: Vec<Leaf>,
-    engine: Mutex<Option<Arc<dyn Engine>>>,
-    policy: crate::cache::policy::Policy,
+    pub(super) engine: Mutex<Option<Arc<dyn Engine>>>,
+    pub(super) policy: crate::cache::policy::Policy,
 }
 
 /// Runs `case` and writes down what happened. An error says that the settings build no cache.
@@ -210,6 +242,7 @@ fn one_by_one(sim: &mut Sim, world: &Arc<World>, case: &EngineCase) -> Result<()
     for step in case.tasks.iter().flatten().copied() {
         let world = Arc::clone(world);
         let beside = Arc::clone(&world);
+        world.log.write(|trace, _| trace.firsts.push(trace.requests.len()));
         sim.spawn("task 0", async move { world.step(0, step.act, step.leaves).await });
         unstick(sim, &beside)?;
         let snapshot = beside.snapshot();
@@ -317,15 +350,18 @@ impl World {
     }
 
     async fn step(self: &Arc<Self>, task: usize, act: Act, leaves: u8) {
+        if let Some(singles) = act.singles() {
+            return self.batch(task, act, &singles, leaves).await;
+        }
         let value = if matches!(act, Act::Set(..)) { self.log.fresh_value() } else { 0 };
         let index = self.log.write(|trace, began| {
-            trace.requests.push(Request { task, act, began, ended: None, value });
+            trace.requests.push(Request { task, act, began, ended: None, value, batch: None });
             if matches!(act, Act::Set(..)) {
                 trace.producers.insert(value, Producer::Set(trace.requests.len() - 1));
             }
             trace.requests.len() - 1
         });
-        let reply = guarded(leaves, Arc::clone(self).act(index, act, value)).await;
+        let reply = guarded(leaves, Arc::clone(self).act(index, act, value)).await.unwrap_or_else(|why| why);
         self.log.write(|trace, moment| trace.requests[index].ended = Some((moment, reply)));
     }
 
@@ -360,21 +396,14 @@ impl World {
                     Act::Ask(key, plan) => {
                         let answer =
                             engine.ask(Name(key), plan.way(), self.computation(index, Name(key), plan)).await;
-                        answer.map_or_else(|error| failed(&error), Reply::Value)
+                        Reply::valued(answer)
                     }
-                    Act::Get(key) => match engine.get(Name(key)).await {
-                        Ok(found) => found.map_or(Reply::Nothing, Reply::Value),
-                        Err(error) => failed(&error),
-                    },
+                    Act::Get(key) => Reply::found(engine.get(Name(key)).await),
                     Act::Peek(key) => engine.peek(Name(key)).map_or(Reply::Nothing, Reply::Value),
-                    Act::Set(key, own) => match engine.set(Name(key), own.say(Computed::new(value))).await {
-                        Ok(SetOutcome::Stored) => Reply::Done,
-                        Ok(SetOutcome::Refused(_)) => Reply::Refused,
-                        Err(error) => failed(&error),
-                    },
-                    Act::Remove(key) => {
-                        engine.remove(Name(key)).await.map_or_else(|e| failed(&e), |()| Reply::Done)
+                    Act::Set(key, own) => {
+                        Reply::set(engine.set(Name(key), own.say(Computed::new(value))).await)
                     }
+                    Act::Remove(key) => Reply::done(engine.remove(Name(key)).await),
                     Act::Clear => engine.clear().await.map_or_else(|e| failed(&e), |()| Reply::Done),
                     Act::Shutdown(seconds) => match engine.shutdown(SECOND * u32::from(seconds)).await {
                         Ok((drained, aborted)) => Reply::Drained(drained, aborted),
@@ -434,7 +463,18 @@ impl World {
                     let started = |told: &&Told| told.key == Some(key) && told.name.ends_with("Started");
                     let last = trace.events.iter().rev().find(started);
                     let refresh = !bypass && last.is_some_and(|told| told.name == "RefreshStarted");
-                    trace.runs.push(Run { value, key, by, plan, given, began, ended: None, refresh });
+                    let together = None;
+                    trace.runs.push(Run {
+                        value,
+                        key,
+                        by,
+                        plan,
+                        given,
+                        began,
+                        ended: None,
+                        refresh,
+                        together,
+                    });
                     trace.producers.insert(value, Producer::Run(trace.runs.len() - 1));
                     trace.runs.len() - 1
                 });
@@ -458,7 +498,7 @@ impl World {
                         running.end = End::Unchanged;
                         Ok(plan.own.say(Computed::unchanged()))
                     }
-                    Work::Fail => {
+                    Work::Fail | Work::Forget => {
                         running.end = End::Failed;
                         Err(Broke(value))
                     }
@@ -480,10 +520,10 @@ impl Plan {
     }
 }
 
-struct Running {
-    log: Log,
-    run: usize,
-    end: End,
+pub(super) struct Running {
+    pub(super) log: Log,
+    pub(super) run: usize,
+    pub(super) end: End,
 }
 
 impl Drop for Running {
@@ -494,16 +534,16 @@ impl Drop for Running {
 }
 
 /// Goes away after waiting `leaves` times, and takes a panic for an answer.
-async fn guarded(leaves: u8, work: impl Future<Output = Reply>) -> Reply {
+pub(super) async fn guarded<T>(leaves: u8, work: impl Future<Output = T>) -> std::result::Result<T, Reply> {
     let mut work = pin!(work);
     let mut waited = 0_u64;
     poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(context))) {
-        Ok(Poll::Ready(reply)) => Poll::Ready(reply),
+        Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
         Ok(Poll::Pending) => {
             waited += 1;
-            if waited == u64::from(leaves) { Poll::Ready(Reply::Left) } else { Poll::Pending }
+            if waited == u64::from(leaves) { Poll::Ready(Err(Reply::Left)) } else { Poll::Pending }
         }
-        Err(_) => Poll::Ready(Reply::Panicked),
+        Err(_) => Poll::Ready(Err(Reply::Panicked)),
     })
     .await
 }

@@ -9,6 +9,7 @@ mod draw;
 mod drive;
 mod early;
 mod laws;
+mod many;
 mod model;
 mod stack;
 mod trace;
@@ -31,9 +32,9 @@ pub(crate) use case::EngineCase;
     not(all(feature = "mutants", debug_assertions)),
     expect(unused_imports, reason = "for the mutants")
 )]
-pub(crate) use drive::{Compute, Engine, Floor, Subject};
+pub(crate) use drive::{Compute, ComputeMany, Engine, Floor, Subject};
 
-/// Judges a configuration of the cache by the laws of the engine (E1 to E14, E18, E19): whatever `configure` sets, over stores
+/// Judges a configuration of the cache by the laws of the engine (E1 to E15, E18, E19): whatever `configure` sets, over stores
 /// that fail and hang, with callers that race and go away, on virtual time.
 ///
 /// The clock, the runtime and the listener are the kit's: what `configure` says of them is overruled.
@@ -323,6 +324,27 @@ static LAWS: &[Law] = &[
         Flavour { keys: 3, alone: 2, fails: 2, ..PLAIN },
         laws::e14,
         |_| false
+    ),
+    law!(
+        "e15_batches_equal_their_singles",
+        "a page of fifty items asks your database fifty times, shows one item in the place of another, or loses all \
+         of them to the one that fails",
+        Flavour {
+            batches: 10,
+            asks: 5,
+            reads: 1,
+            fails: 1,
+            panics: 1,
+            never_ends: 1,
+            faults: 1,
+            keys: 3,
+            closes: 1,
+            leaves: true,
+            start: Start::MIXED,
+            ..PLAIN
+        },
+        laws::e15,
+        |_| true
     ),
     law!(
         "e18_early_refresh",

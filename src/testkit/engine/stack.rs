@@ -88,11 +88,7 @@ impl Stack {
         self.lag(Writes::LateSets).await;
         let answer = write.await;
         self.lag(Writes::Linger).await;
-        let outcome = match &answer {
-            Ok(SetOutcome::Refused(_)) => Outcome::Refused,
-            _ => Outcome::of(&answer),
-        };
-        self.0.log.end_call(call, None, outcome);
+        self.0.log.end_call(call, None, written(&answer));
         answer
     }
 
@@ -112,6 +108,13 @@ impl Stack {
         let found = answer.as_ref().ok().cloned().flatten();
         self.0.log.end_call(call, found, Outcome::of(&answer));
         answer
+    }
+}
+
+fn written(answer: &Result<SetOutcome>) -> Outcome {
+    match answer {
+        Ok(SetOutcome::Refused(_)) => Outcome::Refused,
+        _ => Outcome::of(answer),
     }
 }
 
@@ -150,6 +153,46 @@ impl Store for Stack {
 
     async fn get_at(&self, key: &Name, now: Timestamp) -> Result<Option<Entry<u64>>> {
         self.read(*key, self.0.store.get_at(key.as_str(), now)).await
+    }
+
+    async fn get_many(&self, keys: &[&Name], now: Timestamp) -> Vec<Result<Option<Entry<u64>>>> {
+        let calls = self.0.log.call_many(Operation::Get, keys.iter().map(|key| (**key, None)));
+        let names: Vec<_> = keys.iter().map(|key| key.as_str()).collect();
+        let answers = self.0.store.get_many(&names, now).await;
+        let slow = *self.0.slow_reads.lock();
+        if !slow.is_zero()
+            && let Some(sleep) = self.0.runtime.sleep(slow)
+        {
+            sleep.await;
+        }
+        for (call, answer) in calls.zip(&answers) {
+            self.0.log.end_call(call, answer.as_ref().ok().cloned().flatten(), Outcome::of(answer));
+        }
+        answers
+    }
+
+    async fn set_many(&self, entries: &[(&Name, Entry<u64>)]) -> Vec<Result<SetOutcome>> {
+        let parts = entries.iter().map(|(key, entry)| (**key, Some(entry.clone())));
+        let calls = self.0.log.call_many(Operation::Set, parts);
+        self.lag(Writes::LateSets).await;
+        let named: Vec<_> = entries.iter().map(|(key, entry)| (key.as_str(), entry.clone())).collect();
+        let answers = self.0.store.set_many(&named).await;
+        self.lag(Writes::Linger).await;
+        for (call, answer) in calls.zip(&answers) {
+            self.0.log.end_call(call, None, written(answer));
+        }
+        answers
+    }
+
+    async fn remove_many(&self, keys: &[&Name]) -> Vec<Result<()>> {
+        let calls = self.0.log.call_many(Operation::Remove, keys.iter().map(|key| (**key, None)));
+        let names: Vec<_> = keys.iter().map(|key| key.as_str()).collect();
+        let answers = self.0.store.remove_many(&names).await;
+        self.lag(Writes::Linger).await;
+        for (call, answer) in calls.zip(&answers) {
+            self.0.log.end_call(call, None, Outcome::of(answer));
+        }
+        answers
     }
 
     fn peek_with<R>(&self, key: &Name, read: impl FnOnce(&Entry<u64>) -> R) -> Option<R> {

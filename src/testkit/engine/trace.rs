@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::cache::policy::Policy;
 use crate::entry::{Entry, Lifetime};
 use crate::error::{Error, ErrorKind, Operation, Result};
+use crate::store::SetOutcome;
 use crate::sync::Mutex;
 use crate::testkit::engine::case::{Act, Plan};
 use crate::testkit::engine::stack::Name;
@@ -30,6 +31,8 @@ pub(crate) struct Request {
     pub(crate) ended: Option<(Moment, Reply)>,
     /// What the value that it sets is.
     pub(crate) value: u64,
+    /// The batch that it is a part of, by the number of its first part.
+    pub(crate) batch: Option<usize>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +54,26 @@ impl Reply {
     pub(crate) fn failed(error: &Error) -> Self {
         let named = error.source_as::<Broke>().map(|broke| broke.0);
         Self::Failed(error.kind(), error.operation(), named)
+    }
+
+    pub(crate) fn valued(answer: Result<u64>) -> Self {
+        answer.map_or_else(|error| Self::failed(&error), Self::Value)
+    }
+
+    pub(crate) fn found(answer: Result<Option<u64>>) -> Self {
+        answer.map_or_else(|error| Self::failed(&error), |found| found.map_or(Self::Nothing, Self::Value))
+    }
+
+    pub(crate) fn set(answer: Result<SetOutcome>) -> Self {
+        match answer {
+            Ok(SetOutcome::Stored) => Self::Done,
+            Ok(SetOutcome::Refused(_)) => Self::Refused,
+            Err(error) => Self::failed(&error),
+        }
+    }
+
+    pub(crate) fn done(answer: Result<()>) -> Self {
+        answer.map_or_else(|error| Self::failed(&error), |()| Self::Done)
     }
 }
 
@@ -86,11 +109,15 @@ pub(crate) struct Run {
     pub(crate) ended: Option<(Moment, End)>,
     /// It began behind a stale entry.
     pub(crate) refresh: bool,
+    /// The computation of a batch that it is a part of.
+    pub(crate) together: Option<usize>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
     Answered,
+    /// The computation of a batch said nothing of the key.
+    Forgot,
     Unchanged,
     Failed,
     Panicked,
@@ -99,6 +126,8 @@ pub(crate) enum End {
 
 #[derive(Clone, Debug)]
 pub(crate) struct Called {
+    /// The bulk call that it is a part of.
+    pub(crate) bulk: Option<usize>,
     pub(crate) operation: Operation,
     pub(crate) key: Option<Name>,
     /// What was written, or found.
@@ -161,6 +190,12 @@ pub(crate) struct Trace {
     pub(crate) moments: Vec<Moment>,
     /// After each step, in a run of one task over tiers that can be looked into.
     pub(crate) snapshots: Vec<Snapshot>,
+    /// The first request of each of those steps. A batch is a step of several requests, or of none.
+    pub(crate) firsts: Vec<usize>,
+    /// What each computation of a batch was asked for: the batch, the keys.
+    pub(crate) together: Vec<(usize, Vec<Name>)>,
+    /// How many of them answered for a key besides.
+    pub(crate) unasked: usize,
     /// Where each of those steps was over, with all that it left behind.
     pub(crate) rests: Vec<u64>,
     /// Requests that nobody would have woken.
@@ -202,6 +237,9 @@ impl Log {
             planted: Vec::new(),
             moments: Vec::new(),
             snapshots: Vec::new(),
+            firsts: Vec::new(),
+            together: Vec::new(),
+            unasked: 0,
             rests: Vec::new(),
             stuck: Vec::new(),
             spun: false,
@@ -245,8 +283,28 @@ impl Log {
 
     pub(crate) fn call(&self, operation: Operation, key: Option<Name>, entry: Option<Entry<u64>>) -> usize {
         self.write(|trace, began| {
-            trace.calls.push(Called { operation, key, entry, began, ended: None });
+            trace.calls.push(Called { bulk: None, operation, key, entry, began, ended: None });
             trace.calls.len() - 1
+        })
+    }
+
+    /// One call for all of these. Answers the numbers of their parts.
+    pub(crate) fn call_many(
+        &self,
+        operation: Operation,
+        parts: impl Iterator<Item = (Name, Option<Entry<u64>>)>,
+    ) -> std::ops::Range<usize> {
+        self.write(|trace, began| {
+            let first = trace.calls.len();
+            trace.calls.extend(parts.map(|(key, entry)| Called {
+                bulk: Some(first),
+                operation,
+                key: Some(key),
+                entry,
+                began,
+                ended: None,
+            }));
+            first..trace.calls.len()
         })
     }
 
@@ -286,12 +344,7 @@ impl Pages {
 
 impl Request {
     pub(crate) fn key(&self) -> Option<Name> {
-        match self.act {
-            Act::Ask(key, _) | Act::Get(key) | Act::Peek(key) | Act::Set(key, _) | Act::Remove(key) => {
-                Some(Name(key))
-            }
-            _ => None,
-        }
+        self.act.key().map(Name)
     }
 
     pub(crate) fn is_ask(&self) -> bool {
@@ -451,6 +504,11 @@ impl Trace {
 pub(crate) const START: u64 = 1_000_000_000_000_000;
 
 fn describe(request: &Request) -> String {
+    let batch = request.batch.map(|batch| format!("batch {batch}: ")).unwrap_or_default();
+    batch + &describe_act(request)
+}
+
+fn describe_act(request: &Request) -> String {
     let own = |own: crate::testkit::engine::case::Own| {
         if own == crate::testkit::engine::case::Own::default() { String::new() } else { format!(", {own:?}") }
     };
@@ -460,6 +518,8 @@ fn describe(request: &Request) -> String {
             let takes = if plan.takes > 0 { format!(" after {} s", plan.takes) } else { String::new() };
             format!("get_or_compute({}, {work}{takes}{})", Name(key), own(plan.own))
         }
+        // In the trace each is its parts.
+        Act::AskMany(..) | Act::GetMany(_) | Act::SetMany(..) | Act::RemoveMany(_) => String::new(),
         Act::Get(key) => format!("get({})", Name(key)),
         Act::Peek(key) => format!("peek({})", Name(key)),
         Act::Set(key, terms) => format!("set({}, {}{})", Name(key), request.value, own(terms)),

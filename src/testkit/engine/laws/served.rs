@@ -49,7 +49,9 @@ pub(crate) fn e2(trace: &Trace) -> Verdict {
     }
     let jumped = has(trace, |act| matches!(act, Act::Jump(..)));
     let slow = has(trace, |act| matches!(act, Act::SlowReads(_)));
-    for request in trace.requests.iter().filter(|request| request.is_ask()) {
+    // The parts of a batch are answered together: E15.
+    let alone = |request: &&Request| request.is_ask() && request.batch.is_none();
+    for request in trace.requests.iter().filter(alone) {
         let Some(key) = request.key() else { continue };
         if jumped || written_between(trace, key, request.began.tick, request.end_tick()) {
             continue;

@@ -7,7 +7,7 @@ use crate::cache::computed::{Keep, Ttl};
 use crate::cache::policy::Jitter;
 use crate::entry::Lifetime;
 use crate::error::{ErrorKind, Operation};
-use crate::testkit::engine::case::{Act, Own};
+use crate::testkit::engine::case::{Act, Own, Work};
 use crate::testkit::engine::stack::Name;
 use crate::testkit::engine::trace::{End, Producer, Reply, Trace, answer};
 use crate::time::Timestamp;
@@ -226,6 +226,7 @@ pub(crate) fn e14(trace: &Trace) -> Verdict {
     for request in &trace.requests {
         if let (Some(key), Some(Reply::Failed(_, _, Some(named)))) = (request.key(), request.reply())
             && made_for(*named) != Some(key)
+            && !shared(trace, *named, key)
         {
             return broken(
                 format!("an outcome of {key}"),
@@ -235,4 +236,13 @@ pub(crate) fn e14(trace: &Trace) -> Verdict {
         }
     }
     Ok(())
+}
+
+/// Whether the error of this computation is that of a whole batch, to which the key belongs.
+fn shared(trace: &Trace, named: u64, key: Name) -> bool {
+    let together = trace.runs.iter().find(|run| run.value == named).and_then(|run| run.together);
+    let mut parts = trace.runs.iter().filter(|run| run.together == together);
+    together.is_some()
+        && parts.clone().all(|run| run.plan.work == Work::Fail)
+        && parts.any(|run| run.key == key)
 }

@@ -76,7 +76,7 @@ impl Base {
     }
 }
 
-pub(super) async fn fly(mut duty: Duty, compute: Compute) {
+pub(super) async fn fly(duty: Duty, compute: Compute) {
     let base = Arc::clone(&duty.base);
     let landing = catch(run(&base, &duty, compute)).await.unwrap_or_else(|_| {
         let refresh = duty.flight.0.lock().shown.is_some();
@@ -224,7 +224,7 @@ async fn computed(
     }
 }
 
-async fn fall_back(
+pub(super) async fn fall_back(
     base: &Base,
     duty: &Duty,
     held: Option<Entry<u64>>,
@@ -255,7 +255,7 @@ async fn fall_back(
     }
 }
 
-async fn catch<F: Future>(future: F) -> std::result::Result<F::Output, Box<dyn Any + Send>> {
+pub(super) async fn catch<F: Future>(future: F) -> std::result::Result<F::Output, Box<dyn Any + Send>> {
     let mut future = pin!(future);
     poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {
         Ok(Poll::Pending) => Poll::Pending,

@@ -11,7 +11,7 @@ use crate::entry::{Entry, Freshness};
 use crate::error::{Operation, Result};
 use crate::runtime::BoxFuture;
 use crate::store::{Refusal, SetOutcome, Store};
-use crate::testkit::engine::{Compute, Engine, Name};
+use crate::testkit::engine::{Compute, ComputeMany, Engine, Name};
 use crate::testkit::mutants::engine::Bug;
 
 impl Engine for Toy {
@@ -42,6 +42,22 @@ impl Engine for Toy {
             base.tell(key, fresh.as_ref().map_or(EventKind::Miss, |entry| EventKind::Hit(entry.lifetime())));
             Ok(fresh.map(Entry::into_value))
         })
+    }
+
+    fn ask_many(&self, keys: Vec<Name>, compute: ComputeMany) -> BoxFuture<'_, Vec<Result<u64>>> {
+        Box::pin(Arc::clone(&self.0).ask_many(keys, compute))
+    }
+
+    fn get_many(&self, keys: Vec<Name>) -> BoxFuture<'_, Vec<Result<Option<u64>>>> {
+        Box::pin(self.0.get_many(keys))
+    }
+
+    fn set_many(&self, entries: Vec<(Name, Computed<u64>)>) -> BoxFuture<'_, Vec<Result<SetOutcome>>> {
+        Box::pin(self.0.set_many(entries))
+    }
+
+    fn remove_many(&self, keys: Vec<Name>) -> BoxFuture<'_, Vec<Result<()>>> {
+        Box::pin(self.0.remove_many(keys))
     }
 
     fn peek(&self, key: Name) -> Option<u64> {

@@ -3,11 +3,13 @@
 mod course;
 mod early;
 mod handle;
+mod many;
 
 use std::collections::HashMap;
 use std::future::poll_fn;
 use std::panic::resume_unwind;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
@@ -109,12 +111,12 @@ struct Duty {
     base: Arc<Base>,
     key: Name,
     flight: Arc<Flight>,
-    landed: bool,
+    landed: AtomicBool,
 }
 
 impl Duty {
-    fn land(&mut self, landing: Landing) {
-        if std::mem::replace(&mut self.landed, true) {
+    fn land(&self, landing: Landing) {
+        if self.landed.swap(true, Ordering::SeqCst) {
             return;
         }
         let bug = self.base.bug;
@@ -478,7 +480,8 @@ impl Base {
 
     async fn lead(self: &Arc<Self>, key: Name, flight: Arc<Flight>, compute: Compute) -> Result<u64> {
         self.core.background.enter();
-        let mut duty = Duty { base: Arc::clone(self), key, flight: Arc::clone(&flight), landed: false };
+        let duty =
+            Duty { base: Arc::clone(self), key, flight: Arc::clone(&flight), landed: AtomicBool::new(false) };
         if self.core.background.is_closing() && !self.has(Bug::LoadsAfterShutdown) {
             drop(duty);
             return self.serve_on(key).await;
