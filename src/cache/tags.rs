@@ -373,7 +373,7 @@ impl Order {
     }
 
     /// Whether nothing runs and nothing is fenced.
-    #[cfg(any(test, feature = "testkit"))]
+    #[cfg(test)]
     pub(crate) fn is_idle(&self) -> bool {
         let state = self.state.lock();
         state.running == [0, 0] && !state.is_fenced() && !self.fenced.load(Ordering::SeqCst)

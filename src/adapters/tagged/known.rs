@@ -134,7 +134,10 @@ impl Known {
 
 impl fmt::Debug for Known {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Known").field("tags", &self.len()).field("floor", &self.floor()).finish_non_exhaustive()
+        f.debug_struct("Known")
+            .field("tags", &self.len())
+            .field("floor", &self.floor())
+            .finish_non_exhaustive()
     }
 }
 
