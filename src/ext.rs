@@ -417,8 +417,8 @@ pub trait StoreExt: Store {
     /// fails, an entry whose instants are not known is not served ([`Tagged::open_on_failure`] serves it).
     ///
     /// Costs: a tagged hit one look-up a tag in a sharded table, and one of the clock; an entry without tags
-    /// nothing. A tag that this process does not know costs the first reader one call to the tag store, for
-    /// all unknown tags of all its entries at once; later hits wait for nothing. An invalidation costs one
+    /// nothing. A tag that this process does not know costs whoever first writes or reads it one call to the
+    /// tag store, for all unknown tags of all entries of the call at once; hits wait for nothing. An invalidation costs one
     /// write, and one read before it of what is not known yet; invalidations take turns. The table holds
     /// 65,536 tags ([`Tagged::known_tags`]), about 100 bytes each and the text. A tagged entry older than 30
     /// days counts as absent ([`Tagged::max_age`]), so that the tag store may forget.

@@ -189,14 +189,11 @@ impl<S, T> Tagged<S, T> {
 
 impl<S: Store, T: Store<Key = str, Value = Timestamp>> Tagged<S, T> {
     /// What the readers of many entries are told, for one question to the tag store at most.
-    async fn judged<'a>(
+    async fn judged(
         &self,
         found: Vec<Result<Option<Entry<S::Value>>>>,
         now: Timestamp,
-    ) -> Vec<Result<Option<Entry<S::Value>>>>
-    where
-        S: 'a,
-    {
+    ) -> Vec<Result<Option<Entry<S::Value>>>> {
         let judge = |entry: &Entry<S::Value>, told: &HashMap<Arc<str>, Result<Instants>>| {
             let of = |tag: &str| match told.get(tag) {
                 Some(Ok(told)) => Some(self.known.of(tag).unwrap_or_default().merged(*told)),
@@ -204,20 +201,38 @@ impl<S: Store, T: Store<Key = str, Value = Timestamp>> Tagged<S, T> {
             };
             self.judge(entry.lifetime(), entry.tags(), of, || now)
         };
-        let nothing = HashMap::new();
+        let mut told = HashMap::new();
         let mut unknown: Vec<Arc<str>> = Vec::new();
-        for entry in found.iter().flatten().flatten() {
-            if self.is_judged(entry.tags()) && judge(entry, &nothing) == Verdict::Unknown {
-                let is_unknown = |tag: &&str| !self.known.of(tag).is_some_and(|known| known.asked);
-                unknown.extend(self.tags(entry.tags()).filter(is_unknown).map(Arc::from));
-            }
-        }
-        let told = if unknown.is_empty() { nothing } else { self.ask(unknown, now).await };
-        let settle = |entry: Entry<S::Value>| {
+        let mut first = |entry: &Entry<S::Value>| {
             if !self.is_judged(entry.tags()) {
-                return Ok(Some(entry));
+                return Verdict::Valid;
             }
-            let verdict = judge(&entry, &told);
+            let verdict = judge(entry, &HashMap::new());
+            if verdict == Verdict::Unknown {
+                for tag in self.tags(entry.tags()).map(Arc::<str>::from) {
+                    // What is known is kept here too: a small table may forget it for what is learnt now.
+                    match self.known.of(&tag).filter(|known| known.asked) {
+                        Some(known) => drop(told.insert(tag, Ok(known))),
+                        None => unknown.push(tag),
+                    }
+                }
+            }
+            verdict
+        };
+        let found: Vec<Result<Option<_>>> = found
+            .into_iter()
+            .map(|found| {
+                Ok(found?.map(|entry| {
+                    let verdict = first(&entry);
+                    (entry, verdict)
+                }))
+            })
+            .collect();
+        if !unknown.is_empty() {
+            told.extend(self.ask(unknown, now).await);
+        }
+        let settle = |(entry, verdict): (Entry<S::Value>, Verdict)| {
+            let verdict = if verdict == Verdict::Unknown { judge(&entry, &told) } else { verdict };
             if verdict == Verdict::Unknown {
                 if !self.open {
                     let failed = self.tags(entry.tags()).find_map(|tag| told.get(tag)?.as_ref().err());
@@ -267,6 +282,14 @@ impl<S: Store, T: Store<Key = str, Value = Timestamp>> Tagged<S, T> {
             (tag, told)
         };
         tags.into_iter().map(learn).collect()
+    }
+
+    /// Asks for the tags of an entry that was written, so that its first reader need not wait. Trouble is no
+    /// concern of the writer: that reader will ask.
+    async fn learn(&self, unknown: Vec<Arc<str>>) {
+        if !unknown.is_empty() {
+            drop(Box::pin(self.ask(unknown, self.clock.now())).await);
+        }
     }
 
     /// Invalidates: here at once, and for everyone with one write.
@@ -388,9 +411,12 @@ impl<S: Store, T: Store<Key = str, Value = Timestamp>> Store for Tagged<S, T> {
         self.judged_one(found, self.clock.now()).await
     }
 
-    fn set(&self, key: &S::Key, entry: Entry<S::Value>) -> impl Future<Output = Result<SetOutcome>> + Send {
-        self.pass(&entry);
-        self.inner.set(key, entry)
+    async fn set(&self, key: &S::Key, entry: Entry<S::Value>) -> Result<SetOutcome> {
+        let mut unknown = Vec::new();
+        self.pass(&entry, &mut unknown);
+        let outcome = self.inner.set(key, entry).await;
+        self.learn(unknown).await;
+        outcome
     }
 
     fn remove(&self, key: &S::Key) -> impl Future<Output = Result<()>> + Send {
@@ -430,14 +456,14 @@ impl<S: Store, T: Store<Key = str, Value = Timestamp>> Store for Tagged<S, T> {
         self.judged(found, now).await
     }
 
-    fn set_many(
-        &self,
-        entries: &[(&S::Key, Entry<S::Value>)],
-    ) -> impl Future<Output = Vec<Result<SetOutcome>>> + Send {
+    async fn set_many(&self, entries: &[(&S::Key, Entry<S::Value>)]) -> Vec<Result<SetOutcome>> {
+        let mut unknown = Vec::new();
         for (_, entry) in entries {
-            self.pass(entry);
+            self.pass(entry, &mut unknown);
         }
-        self.inner.set_many(entries)
+        let outcomes = self.inner.set_many(entries).await;
+        self.learn(unknown).await;
+        outcomes
     }
 
     fn remove_many(&self, keys: &[&S::Key]) -> impl Future<Output = Vec<Result<()>>> + Send {
@@ -476,11 +502,13 @@ impl<S: Store, T: Store<Key = str, Value = Timestamp>> Store for Tagged<S, T> {
 }
 
 impl<S, T> Tagged<S, T> {
-    /// Notes an entry on its way in.
-    fn pass<V>(&self, entry: &Entry<V>) {
+    /// Notes an entry on its way in, and which of its tags nobody here knows.
+    fn pass<V>(&self, entry: &Entry<V>, unknown: &mut Vec<Arc<str>>) {
         if self.clears_by_instant {
             self.latest.fetch_max(entry.created_at().as_nanos(), Ordering::SeqCst);
         }
+        let is_unknown = |tag: &&str| !self.known.of(tag).is_some_and(|known| known.asked);
+        unknown.extend(self.tags(entry.tags()).filter(is_unknown).map(Arc::from));
     }
 }
 

@@ -18,6 +18,7 @@ mod engine_early;
 mod engine_kit;
 mod engine_laws;
 mod engine_races;
+mod engine_tags;
 mod gather;
 mod kit;
 mod kit_stacks;
