@@ -101,7 +101,9 @@ pub use adapters::{
     Access, AccessKind, AccessOutcome, ByteLimited, Chain, ChainStats, Encoded, FreshForAtMost, Inspect,
     Null, Prefixed, Sharded, Share,
 };
-pub use cache::{Cache, CacheBuilder, Computed, Event, EventKind, Loader, NoLoader, ShutdownReport};
+pub use cache::{
+    Cache, CacheBuilder, Computed, Event, EventKind, Loader, NoLoader, Patience, ShutdownReport,
+};
 pub use describe::Description;
 pub use dynamic::BoxStore;
 pub use entry::{Entry, Freshness, Lifetime};

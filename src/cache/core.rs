@@ -10,10 +10,14 @@ use foldhash::quality::FixedState;
 
 use crate::cache::background::Background;
 use crate::cache::computed::Computed;
+use crate::cache::errors::Errors;
 use crate::cache::event::{EventKind, Listener};
-use crate::cache::flight::{Flight, Flights, Joined, Landing, State};
+use crate::cache::flight::{Flight, Flights, Joined, Landing};
 use crate::cache::load::{Compute, Owned, Ticket, Within, fly, shut_down};
+use crate::cache::patience::{Patience, Waiting};
+use crate::cache::places::Places;
 use crate::cache::policy::Policy;
+use crate::cache::trouble::Negative;
 use crate::entry::{Entry, Freshness};
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::runtime::BoxFuture;
@@ -27,6 +31,12 @@ pub(crate) struct Core<S: Store> {
     pub(crate) listener: Listener<S>,
     pub(crate) flights: Flights<Owned<S>, S::Value>,
     pub(crate) background: Background,
+    /// What "not found" is, if it has a lifetime of its own (E16).
+    pub(crate) negative: Option<Negative<S::Value>>,
+    /// The errors that are remembered, if any are (E17).
+    pub(crate) errors: Option<Errors<Owned<S>>>,
+    /// The places of loads, if they are limited (E21).
+    pub(crate) places: Option<Places>,
     /// Spreads deadlines: a hash of key and instant is all the chance that jitter needs.
     pub(crate) chance: FixedState,
 }
@@ -76,7 +86,12 @@ impl<S: Store> Core<S> {
         held: Option<&Entry<S::Value>>,
         began: Timestamp,
     ) -> Result<Entry<S::Value>> {
-        let Computed { value, terms } = answer;
+        let Computed { value, mut terms } = answer;
+        if let (Some(negative), Some(ttl)) = (&self.negative, self.policy.trouble.negative_ttl)
+            && let Some(value) = value.as_ref().or(held.map(Entry::value))
+        {
+            terms = negative.terms(value, ttl, terms);
+        }
         let chance = self.chance.hash_one((key, began));
         let life = self.policy.lifetime(began, self.clock.now(), &terms, chance);
         let mut entry = match (value, held) {
@@ -95,6 +110,24 @@ impl<S: Store> Core<S> {
         }
         Ok(entry)
     }
+
+    /// What is to be stored for a key of a batch that was not answered, if this cache remembers absences (E16).
+    #[expect(dead_code, reason = "for batches")]
+    pub(crate) fn absent(&self) -> Option<S::Value> {
+        self.negative.map(|negative| (negative.absent)())
+    }
+
+    /// The error with which the computation of `key` counts as failed now (E17).
+    pub(crate) fn remembered_error(&self, key: &S::Key) -> Option<Error> {
+        self.errors.as_ref()?.remembered(key, self.clock.now())
+    }
+
+    /// Whatever failed before is no reason any more not to compute.
+    pub(crate) fn forget_error(&self, key: &S::Key) {
+        if let Some(errors) = &self.errors {
+            errors.forget(key);
+        }
+    }
 }
 
 impl<S: Store + 'static> Core<S> {
@@ -104,27 +137,38 @@ impl<S: Store + 'static> Core<S> {
         self: &'a Arc<Self>,
         key: &'a S::Key,
         compute: Compute<S::Value>,
+        patience: Patience,
     ) -> BoxFuture<'a, Result<S::Value>> {
-        Box::pin(self.fetch(key, compute))
+        Box::pin(self.fetch(key, compute, Waiting::new(patience)))
     }
 
     /// Joins the key's flight or runs one.
-    async fn fetch(self: &Arc<Self>, key: &S::Key, compute: Compute<S::Value>) -> Result<S::Value> {
+    async fn fetch(
+        self: &Arc<Self>,
+        key: &S::Key,
+        compute: Compute<S::Value>,
+        mut waiting: Waiting,
+    ) -> Result<S::Value> {
         if self.policy.bypass {
             let answer = compute(None).await?;
             return self.entry(key, answer, None, self.clock.now()).map(Entry::into_value);
         }
         loop {
             let flight = match self.flights.join(key) {
-                Joined::Lead(flight) => return self.lead(key, flight, compute).await,
+                Joined::Lead(flight) => return self.lead(key, flight, compute, &mut waiting).await,
                 Joined::Follow(flight) => flight,
             };
-            if Within::current().contains(&flight) {
+            let caller = flight.caller();
+            let within = Within::current();
+            if within.contains(&flight) {
                 return Err(Error::new(ErrorKind::Cycle, "cache", Operation::Compute)
                     .with_message("the computation of a key asked for that key again"));
             }
+            if within.is_within() {
+                flight.excuse();
+            }
             self.listener.tell(key, EventKind::Joined);
-            match self.wait(&flight).await {
+            match self.wait(key, &flight, caller, &mut waiting).await? {
                 Landing::Found(entry) | Landing::Value(entry) => return Ok(entry.into_value()),
                 Landing::Failed(error) => return Err(error),
                 // Whoever ran it is gone: the next to come runs its own computation.
@@ -141,7 +185,9 @@ impl<S: Store + 'static> Core<S> {
         key: &S::Key,
         flight: Arc<Flight<S::Value>>,
         compute: Compute<S::Value>,
+        waiting: &mut Waiting,
     ) -> Result<S::Value> {
+        let caller = flight.caller();
         let ticket = Ticket::new(Arc::clone(self), key, Arc::clone(&flight));
         if self.background.is_closing() {
             // The flight lands first: nobody is to join one that does not fly.
@@ -172,7 +218,7 @@ impl<S: Store + 'static> Core<S> {
             self.listener.tell(key, kind(entry.lifetime()));
             return Ok(entry.into_value());
         }
-        match self.wait(&flight).await {
+        match self.wait(key, &flight, caller, waiting).await? {
             Landing::Found(entry) | Landing::Value(entry) => Ok(entry.into_value()),
             Landing::Failed(error) => Err(error),
             Landing::Panicked => match flight.take_panic() {
@@ -210,18 +256,5 @@ impl<S: Store + 'static> Core<S> {
             }
         }
         Err(shut_down(Operation::Compute))
-    }
-
-    /// Waits for a flight to land, or to show a stale entry that may still be served.
-    async fn wait(&self, flight: &Flight<S::Value>) -> Landing<S::Value> {
-        let servable = |state: &State<S::Value>| {
-            let State::Refreshing(entry) = state else { return false };
-            self.policy.judge(entry.lifetime(), self.clock.now()) <= Freshness::Stale
-        };
-        match flight.shows(servable).await {
-            State::Landed(landing) => landing,
-            State::Refreshing(entry) => Landing::Value(entry),
-            State::Running => Landing::Vanished,
-        }
     }
 }

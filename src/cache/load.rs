@@ -4,7 +4,7 @@ use std::any::Any;
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -13,11 +13,11 @@ use crate::cache::computed::Computed;
 use crate::cache::core::Core;
 use crate::cache::event::EventKind;
 use crate::cache::flight::{Flight, Landing};
+use crate::cache::places::{Full, Place};
 use crate::entry::{Entry, Freshness};
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::runtime::BoxFuture;
 use crate::store::{SetOutcome, Store};
-use crate::time::Timestamp;
 
 /// A computation with its types forgotten. It is given the entry that is still held, if any.
 pub(crate) type Compute<V> =
@@ -41,6 +41,11 @@ pub(crate) struct Within(Option<Arc<Link>>);
 impl Within {
     pub(crate) fn current() -> Self {
         Self(WITHIN.try_with(Arc::clone).ok())
+    }
+
+    /// Whether the task computes for any flight.
+    pub(crate) fn is_within(&self) -> bool {
+        self.0.is_some()
     }
 
     /// Whether the task computes for this flight, so that waiting for it would never end.
@@ -105,8 +110,10 @@ pub(crate) async fn fly<S: Store + 'static>(
     compute: Compute<S::Value>,
     within: Within,
 ) {
-    let landing = match catch(run(&ticket, compute, within)).await {
-        Ok(landing) => landing,
+    let landing = match catch(unless_given_up(&ticket.flight, run(&ticket, compute, within))).await {
+        // Its key is free, and nobody waits: there is nothing to be told.
+        Ok(None) => Landing::Vanished,
+        Ok(Some(landing)) => landing,
         Err(payload) => {
             let refreshing = ticket.flight.is_refreshing();
             let kind = if refreshing { EventKind::RefreshPanicked } else { EventKind::LoadPanicked };
@@ -229,14 +236,14 @@ async fn refresh<S: Store + 'static>(
     within: Within,
 ) -> Landing<S::Value> {
     let core = &*ticket.core;
+    if let Some(error) = core.remembered_error(ticket.key()) {
+        core.listener.tell(ticket.key(), EventKind::RefreshSkipped);
+        return fall_back(ticket, Some(stale), error);
+    }
     ticket.flight.refresh_behind(stale.clone());
     aside().await;
-    core.listener.tell(ticket.key(), EventKind::RefreshStarted);
-    let began = core.clock.now();
-    let limit = (core.policy.refresh_timeout, "refresh_timeout");
-    match computed(ticket, Some(&stale), compute, within, began, limit).await {
-        Ok(entry) => {
-            let took = core.clock.now().since(began);
+    match computed(ticket, Some(&stale), compute, within, Course::Refresh).await {
+        Ok((entry, took)) => {
             core.listener.tell(ticket.key(), EventKind::RefreshSucceeded(took));
             match store(ticket, entry).await {
                 // A strict cache has told of it; whoever was to be served the stale entry still is (E2).
@@ -259,17 +266,26 @@ async fn load<S: Store + 'static>(
     within: Within,
 ) -> Landing<S::Value> {
     let core = &*ticket.core;
-    core.listener.tell(ticket.key(), EventKind::LoadStarted);
-    let began = core.clock.now();
-    let limit = (core.policy.load_timeout, "load_timeout");
-    match computed(ticket, held.as_ref(), compute, within, began, limit).await {
-        Ok(entry) => {
-            let took = core.clock.now().since(began);
+    let (outcome, remembered) = if let Some(error) = core.remembered_error(ticket.key()) {
+        (Err(error), true)
+    } else {
+        if let Some(held) = &held {
+            ticket.flight.load_beside(held.clone());
+        }
+        (computed(ticket, held.as_ref(), compute, within, Course::Load).await, false)
+    };
+    match outcome {
+        Ok((entry, took)) => {
             core.listener.tell(ticket.key(), EventKind::LoadSucceeded(took));
             store(ticket, entry).await
         }
         Err(error) => {
-            core.listener.tell(ticket.key(), EventKind::LoadFailed(&error));
+            let kind = match error.kind() {
+                _ if remembered => EventKind::ErrorRemembered(&error),
+                ErrorKind::Overloaded => EventKind::LoadRejected,
+                _ => EventKind::LoadFailed(&error),
+            };
+            core.listener.tell(ticket.key(), kind);
             let landing = fall_back(ticket, held, error.clone());
             if matches!(landing, Landing::Value(_)) {
                 core.listener.tell(ticket.key(), EventKind::StaleOnError(&error));
@@ -279,24 +295,79 @@ async fn load<S: Store + 'static>(
     }
 }
 
-/// Runs the computation and makes an entry of its answer.
+/// On whose account a computation runs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Course {
+    Load,
+    Refresh,
+}
+
+/// Runs the computation and makes an entry of its answer. How long it took counts from when it had its place.
 async fn computed<S: Store + 'static>(
     ticket: &Ticket<S>,
     held: Option<&Entry<S::Value>>,
     compute: Compute<S::Value>,
     within: Within,
-    began: Timestamp,
-    (limit, setting): (Duration, &'static str),
-) -> Result<Entry<S::Value>> {
+    course: Course,
+) -> Result<(Entry<S::Value>, Duration)> {
     let core = &*ticket.core;
-    let flight = Arc::clone(&ticket.flight);
-    let link = Arc::new(Link { flight, outer: within.0 });
+    let (limit, setting, started) = match course {
+        Course::Load => (core.policy.load_timeout, "load_timeout", EventKind::LoadStarted),
+        Course::Refresh => (core.policy.refresh_timeout, "refresh_timeout", EventKind::RefreshStarted),
+    };
+    let began = OnceLock::new();
     let given = held.cloned();
-    // The closure itself runs inside too: it may panic, or ask for its own key, before its first await.
-    let work = WITHIN.scope(link, async move { compute(given).await });
-    match core.background.bounded(limit, work).await {
-        Ok(answer) => core.entry(ticket.key(), answer?, held, began),
+    let work = async {
+        let _place = if course == Course::Load { place(ticket, &within).await? } else { None };
+        core.listener.tell(ticket.key(), started);
+        let began = *began.get_or_init(|| core.clock.now());
+        let flight = Arc::clone(&ticket.flight);
+        let link = Arc::new(Link { flight, outer: within.0 });
+        // The closure itself runs inside too: it may panic, or ask for its own key, before its first await.
+        let answer = WITHIN.scope(link, async move { compute(given).await }).await?;
+        Ok((answer, began))
+    };
+    let outcome = match core.background.bounded(limit, work).await {
+        Ok(answer) => answer.and_then(|(answer, began)| {
+            let entry = core.entry(ticket.key(), answer, held, began)?;
+            Ok((entry, core.clock.now().since(began)))
+        }),
+        Err(Cut::Deadline) if began.get().is_none() => {
+            Err(Error::new(ErrorKind::Timeout, "cache", Operation::Compute)
+                .with_message(format!("no place for this load within {limit:?} (load_timeout, max_loads)")))
+        }
         Err(cut) => Err(cut_off(cut, Operation::Compute, limit, setting)),
+    };
+    if began.get().is_some() {
+        remember(ticket, outcome.as_ref().err());
+    }
+    outcome
+}
+
+/// A place for the load, if loads are limited. What runs within a computation needs none (E21).
+async fn place<S: Store>(ticket: &Ticket<S>, within: &Within) -> Result<Option<Place>> {
+    let Some(places) = ticket.core.places.as_ref().filter(|_| !within.is_within()) else { return Ok(None) };
+    if ticket.flight.is_excused() {
+        return Ok(None);
+    }
+    let place = places.take(|| ticket.flight.is_excused()).await;
+    place.map_err(|_: Full| {
+        Error::new(ErrorKind::Overloaded, "cache", Operation::Compute)
+            .with_message("as many loads run (max_loads) and wait (max_waiting_loads) as may")
+    })
+}
+
+/// Remembers or forgets how a computation came out, unless a write has overtaken it (E17).
+fn remember<S: Store>(ticket: &Ticket<S>, error: Option<&Error>) {
+    let core = &*ticket.core;
+    let Some(errors) = &core.errors else { return };
+    match error {
+        None => ticket.flight.unless_fenced(|| errors.forget(ticket.key())),
+        Some(error) if errors.wants(error) => {
+            let now = core.clock.now();
+            ticket.flight.unless_fenced(|| errors.failed(ticket.key(), error, now));
+        }
+        Some(_) => {}
     }
 }
 
@@ -345,6 +416,25 @@ fn cut_off(cut: Cut, operation: Operation, limit: Duration, setting: &str) -> Er
 pub(crate) fn shut_down(operation: Operation) -> Error {
     Error::new(ErrorKind::ShutDown, "cache", operation)
         .with_message("the cache was shut down or its last handle dropped")
+}
+
+/// Runs the work of a flight, until it is over or given up; then it is dropped.
+async fn unless_given_up<V: Clone, F: Future>(flight: &Flight<V>, work: F) -> Option<F::Output> {
+    let mut work = pin!(work);
+    poll_fn(|context| {
+        loop {
+            if flight.is_given_up() {
+                return Poll::Ready(None);
+            }
+            if let Poll::Ready(output) = work.as_mut().poll(context) {
+                return Poll::Ready(Some(output));
+            }
+            if !flight.has_news(context.waker()) {
+                return Poll::Pending;
+            }
+        }
+    })
+    .await
 }
 
 /// Runs a future and hands over its panic instead of unwinding.

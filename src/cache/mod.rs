@@ -8,12 +8,16 @@ pub(crate) mod background;
 mod builder;
 pub(crate) mod computed;
 pub(crate) mod core;
+pub(crate) mod errors;
 pub(crate) mod event;
 mod flight;
 mod load;
+pub(crate) mod patience;
+pub(crate) mod places;
 pub(crate) mod policy;
 #[cfg(test)]
 mod tests;
+pub(crate) mod trouble;
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -25,6 +29,7 @@ pub use background::ShutdownReport;
 pub use builder::CacheBuilder;
 pub use computed::Computed;
 pub use event::{Event, EventKind};
+pub use patience::Patience;
 
 use crate::describe::Description;
 use crate::entry::{Entry, Freshness};
@@ -77,6 +82,7 @@ use load::{Compute, Owned};
 pub struct Cache<S: Store, L = NoLoader> {
     pub(crate) core: Arc<Core<S>>,
     pub(crate) alive: Arc<Alive>,
+    pub(crate) patience: Patience,
     loader: L,
 }
 
@@ -150,7 +156,7 @@ impl<S: Store + 'static, L> Cache<S, L> {
             return Ok(value);
         }
         let compute: Compute<S::Value> = Box::new(|_| Box::pin(async { Ok(compute().await.into()) }));
-        self.core.miss(key, compute).await
+        self.core.miss(key, compute, self.patience).await
     }
 
     /// The same for a computation that may fail. Its error is the source of one of kind
@@ -166,7 +172,7 @@ impl<S: Store + 'static, L> Cache<S, L> {
             return Ok(value);
         }
         let compute: Compute<S::Value> = Box::new(|_| Box::pin(async { answer(compute()).await }));
-        self.core.miss(key, compute).await
+        self.core.miss(key, compute, self.patience).await
     }
 
     /// The same for a computation that is given the entry still held, stale or expired, and may answer
@@ -183,7 +189,7 @@ impl<S: Store + 'static, L> Cache<S, L> {
             return Ok(value);
         }
         let compute: Compute<S::Value> = Box::new(|held| Box::pin(async { answer(compute(held)).await }));
-        self.core.miss(key, compute).await
+        self.core.miss(key, compute, self.patience).await
     }
 
     /// Stores `value` under `key`, created now, for the cache's ttl. Overtakes a running computation.
@@ -198,6 +204,7 @@ impl<S: Store + 'static, L> Cache<S, L> {
         }
         let entry = self.core.entry(key, value, None, self.core.clock.now())?;
         let _fence = self.core.flights.write(key.to_owned()).await;
+        self.core.forget_error(key);
         let outcome = self.core.store.set(key, entry).await;
         match &outcome {
             Ok(SetOutcome::Stored) => self.core.listener.tell(key, EventKind::Set),
@@ -214,6 +221,7 @@ impl<S: Store + 'static, L> Cache<S, L> {
             return Ok(());
         }
         let _fence = self.core.flights.write(key.to_owned()).await;
+        self.core.forget_error(key);
         let outcome = self.core.store.remove(key).await;
         match &outcome {
             Ok(()) => self.core.listener.tell(key, EventKind::Removed),
@@ -228,6 +236,9 @@ impl<S: Store + 'static, L> Cache<S, L> {
             return Ok(());
         }
         let _fence = self.core.flights.write_all().await;
+        if let Some(errors) = &self.core.errors {
+            errors.forget_all();
+        }
         let outcome = self.core.store.clear().await;
         self.core.listener.tell_of_all(match &outcome {
             Ok(()) => EventKind::Cleared,
@@ -277,7 +288,7 @@ impl<S: Store + 'static> Cache<S, Loader<S>> {
         }
         let (loader, owned) = (Arc::clone(&self.loader.0), key.to_owned());
         let compute: Compute<S::Value> = Box::new(move |held| loader(owned, held));
-        self.core.miss(key, compute).await
+        self.core.miss(key, compute, self.patience).await
     }
 }
 
@@ -311,7 +322,8 @@ where
 
 impl<S: Store, L: Clone> Clone for Cache<S, L> {
     fn clone(&self) -> Self {
-        Self { core: Arc::clone(&self.core), alive: Arc::clone(&self.alive), loader: self.loader.clone() }
+        let (core, alive) = (Arc::clone(&self.core), Arc::clone(&self.alive));
+        Self { core, alive, patience: self.patience, loader: self.loader.clone() }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::cache::computed::{Keep, Terms, Ttl};
+use crate::cache::trouble::Trouble;
 use crate::describe::{Description, grouped};
 use crate::entry::{Freshness, Lifetime};
 use crate::time::Timestamp;
@@ -24,6 +25,7 @@ pub(crate) struct Policy {
     pub(crate) jitter: Jitter,
     pub(crate) skew: Duration,
     pub(crate) strict: bool,
+    pub(crate) trouble: Trouble,
     pub(crate) load_timeout: Duration,
     pub(crate) refresh_timeout: Duration,
     pub(crate) max_refreshes: usize,
@@ -80,7 +82,10 @@ impl Policy {
             ),
             ("clock_skew", unless(CLOCK_SKEW, self.skew)),
         ];
-        let told = settings.into_iter().filter_map(|(name, value)| Some((name, value?)));
+        let told = settings
+            .into_iter()
+            .chain(self.trouble.describe())
+            .filter_map(|(name, value)| Some((name, value?)));
         told.fold(layer, |layer, (name, value)| layer.with(name, value))
     }
 
@@ -155,6 +160,7 @@ mod tests {
             jitter: Jitter::default(),
             skew: SECOND,
             strict: false,
+            trouble: Trouble::default(),
             load_timeout: SECOND,
             refresh_timeout: SECOND,
             max_refreshes: 1,
