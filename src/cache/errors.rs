@@ -30,8 +30,8 @@ impl<S: Store, L> CacheBuilder<S, L> {
     ///
     /// Failures are in a row if each was within `most` of the end of the time before; after that the next one
     /// is the first again. Counted are errors that computations return and computations that
-    /// ran out of time, those of refreshes too. Not counted are panics, a load that found no place or waited for one
-    /// in vain, an end by shutdown, and errors whose source is such an error of another cache.
+    /// ran out of time, those of refreshes too. Not counted are panics, a load that found no place or lost time in
+    /// waiting for one, an end by shutdown, and errors whose source is such an error of another cache.
     ///
     /// The memory is bounded ([`max_remembered_errors`](Self::max_remembered_errors)) and belongs to this cache alone: no store sees it.
     pub fn error_ttl(mut self, first: Duration, most: Duration) -> Self {

@@ -318,9 +318,12 @@ async fn computed<S: Store + 'static>(
     let began = OnceLock::new();
     let given = held.cloned();
     let work = async {
-        let _place = if course == Course::Load { place(ticket, &within).await? } else { None };
+        let (_place, waited) = match course {
+            Course::Load => place(ticket, &within).await?,
+            Course::Refresh => (None, false),
+        };
         core.listener.tell(ticket.key(), started);
-        let began = *began.get_or_init(|| core.clock.now());
+        let (began, _) = *began.get_or_init(|| (core.clock.now(), waited));
         let flight = Arc::clone(&ticket.flight);
         let link = Arc::new(Link { flight, outer: within.0 });
         // The closure itself runs inside too: it may panic, or ask for its own key, before its first await.
@@ -338,23 +341,35 @@ async fn computed<S: Store + 'static>(
         }
         Err(cut) => Err(cut_off(cut, Operation::Compute, limit, setting)),
     };
-    if began.get().is_some() {
-        remember(ticket, outcome.as_ref().err());
+    // Who lost its time in the queue says nothing of its origin.
+    let late = |error: &Error| error.kind() == ErrorKind::Timeout;
+    match (&outcome, began.get()) {
+        (Err(error), Some((_, true))) if late(error) => {}
+        (_, None) => {}
+        _ => remember(ticket, outcome.as_ref().err()),
     }
     outcome
 }
 
-/// A place for the load, if loads are limited. What runs within a computation needs none (E21).
-async fn place<S: Store>(ticket: &Ticket<S>, within: &Within) -> Result<Option<Place>> {
-    let Some(places) = ticket.core.places.as_ref().filter(|_| !within.is_within()) else { return Ok(None) };
+/// A place for the load, if loads are limited, and whether it had to wait for it. What runs within a computation
+/// needs none (E21).
+async fn place<S: Store>(ticket: &Ticket<S>, within: &Within) -> Result<(Option<Place>, bool)> {
+    let Some(places) = ticket.core.places.as_ref().filter(|_| !within.is_within()) else {
+        return Ok((None, false));
+    };
     if ticket.flight.is_excused() {
-        return Ok(None);
+        return Ok((None, false));
     }
-    let place = places.take(|| ticket.flight.is_excused()).await;
-    place.map_err(|_: Full| {
+    let mut waited = false;
+    let place = places.take(|| {
+        waited = true;
+        ticket.flight.is_excused()
+    });
+    let place = place.await.map_err(|_: Full| {
         Error::new(ErrorKind::Overloaded, "cache", Operation::Compute)
             .with_message("as many loads run (max_loads) and wait (max_waiting_loads) as may")
-    })
+    })?;
+    Ok((place, waited))
 }
 
 /// Remembers or forgets how a computation came out, unless a write has overtaken it (E17).

@@ -100,7 +100,7 @@ impl Places {
     }
 
     /// Waits for a place. `None` if the load was excused from one while it waited.
-    pub(crate) async fn take(&self, excused: impl Fn() -> bool) -> Result<Option<Place>, Full> {
+    pub(crate) async fn take(&self, mut excused: impl FnMut() -> bool) -> Result<Option<Place>, Full> {
         let mut turn = match self.turn()? {
             Ok(place) => return Ok(Some(place)),
             Err(turn) => turn,

@@ -15,6 +15,7 @@ mod engine_bounds;
 mod engine_kit;
 mod engine_laws;
 mod engine_races;
+mod engine_trouble;
 mod kit;
 mod kit_stacks;
 mod minimal;
