@@ -57,7 +57,8 @@ impl<S: Store> Core<S> {
         Some(answer)
     }
 
-    /// The value that a caller gets at once: a fresh one, or a stale one whose refresh is running.
+    /// The value that a caller gets at once: a fresh one, or a stale one of which a computation is under way. That may be
+    /// a load too, which brought the entry here itself and has not landed yet.
     #[inline]
     pub(crate) fn hit(&self, key: &S::Key) -> Option<S::Value> {
         if self.policy.bypass {
@@ -70,7 +71,7 @@ impl<S: Store> Core<S> {
         })??;
         if freshness == Freshness::Fresh {
             self.listener.tell(key, EventKind::Hit(life));
-        } else if self.flights.is_refreshing(key) {
+        } else if self.flights.flies(key) {
             self.listener.tell(key, EventKind::StaleHit(life));
         } else {
             return None;

@@ -88,7 +88,12 @@ impl Settings {
             (Some((Duration::ZERO, _)), _) => Err("error_ttl: zero; to remember no errors, leave it out"),
             (Some((first, most)), _) if first > most => Err("error_ttl: the first time is above the most"),
             (_, Some(0)) => Err("max_remembered_errors: zero; to remember no errors, leave error_ttl out"),
-            (ttl, keys) => Ok(ttl.map(|(first, most)| Backoff { first, most, keys: keys.unwrap_or(KEYS) })),
+            (ttl, keys) => Ok(ttl.map(|(first, most)| Backoff {
+                first,
+                most,
+                keys: keys.unwrap_or(KEYS),
+                chosen: self.only.is_some(),
+            })),
         }
     }
 }
@@ -105,6 +110,8 @@ pub(crate) struct Backoff {
     pub(crate) first: Duration,
     pub(crate) most: Duration,
     pub(crate) keys: usize,
+    /// A predicate chooses among them.
+    pub(crate) chosen: bool,
 }
 
 impl Backoff {
@@ -257,7 +264,7 @@ mod tests {
     const TICK: Duration = Duration::from_nanos(1);
 
     fn errors(first: u32, most: u32, keys: usize) -> Errors<String> {
-        Errors::new(Backoff { first: SECOND * first, most: SECOND * most, keys }, None)
+        Errors::new(Backoff { first: SECOND * first, most: SECOND * most, keys, chosen: false }, None)
     }
 
     fn broke() -> Error {
@@ -280,7 +287,7 @@ mod tests {
             assert!(errors.remembered("k", now).is_none(), "{lasts}");
             assert!(errors.remembered("l", now).is_none(), "another key");
         }
-        let backoff = Backoff { first: SECOND, most: Duration::MAX, keys: 1 };
+        let backoff = Backoff { first: SECOND, most: Duration::MAX, keys: 1, chosen: false };
         assert!((0..200).map(|failures| backoff.after(failures)).is_sorted(), "no overflow");
     }
 
@@ -311,7 +318,8 @@ mod tests {
         errors.failed("b", &broke(), at(2));
         assert!(errors.remembered("a", at(2)).is_none(), "one place only");
         assert!(errors.remembered("b", at(2)).is_some());
-        let errors = super::Errors::new(Backoff { first: SECOND, most: SECOND * 50, keys: 100 }, None);
+        let errors =
+            super::Errors::new(Backoff { first: SECOND, most: SECOND * 50, keys: 100, chosen: false }, None);
         for key in 0..10_000 {
             errors.failed(&key.to_string(), &broke(), at(key / 50));
             assert!(errors.remembered(&key.to_string(), at(key / 50)).is_some(), "the newest");

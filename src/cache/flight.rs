@@ -277,14 +277,14 @@ impl<O: Hash + Eq + Clone, V: Clone> Flights<O, V> {
         self.shards[(self.hasher.hash_one(key) >> 58) as usize].lock()
     }
 
-    /// Whether a refresh of `key` is running.
-    pub(crate) fn is_refreshing<K>(&self, key: &K) -> bool
+    /// Whether there is a flight of `key` to join.
+    pub(crate) fn flies<K>(&self, key: &K) -> bool
     where
         O: Borrow<K>,
         K: Hash + Eq + ?Sized,
     {
         let shard = self.shard(key);
-        shard.get(key).and_then(|slot| slot.flight.as_ref()).is_some_and(|flight| flight.is_refreshing())
+        shard.get(key).is_some_and(|slot| slot.flight.is_some())
     }
 
     /// Joins the flight of `key`, or begins one. One that begins beside a write is overtaken from birth:

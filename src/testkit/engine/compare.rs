@@ -24,6 +24,8 @@ pub(crate) enum Clause {
     E10,
     E11,
     E13,
+    E17,
+    E20,
     Events,
 }
 

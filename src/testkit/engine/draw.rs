@@ -30,6 +30,11 @@ pub(crate) struct Flavour {
     pub(crate) leaves: bool,
     pub(crate) races: bool,
     pub(crate) bypass: bool,
+    /// Origins in trouble: absences, errors that are remembered, patience, a limit on loads.
+    pub(crate) absences: bool,
+    pub(crate) errors: bool,
+    pub(crate) patience: bool,
+    pub(crate) limit: bool,
     pub(crate) keys: u8,
     pub(crate) start: Start,
     /// Computations and writes take longer than elsewhere.
@@ -76,6 +81,10 @@ impl Flavour {
         leaves: false,
         races: false,
         bypass: false,
+        absences: false,
+        errors: false,
+        patience: false,
+        limit: false,
         keys: 2,
         start: Start::ANYHOW,
         slow_work: false,
@@ -91,10 +100,14 @@ fn mostly(zero: u32, rest: std::ops::Range<u8>) -> BoxedStrategy<u8> {
     prop_oneof![zero => Just(0u8), 1 => rest].boxed()
 }
 
-fn owns() -> BoxedStrategy<Own> {
+fn owns(flavour: Flavour) -> BoxedStrategy<Own> {
     let some = (mostly(1, 1..4), mostly(1, 1..4), mostly(1, 1..4), any::<bool>())
-        .prop_map(|(ttl, stale, keep, extras)| Own { ttl, stale, keep, extras });
-    prop_oneof![2 => Just(Own::default()), 1 => some].boxed()
+        .prop_map(|(ttl, stale, keep, extras)| Own { ttl, stale, keep, extras, absent: false });
+    let owns = prop_oneof![2 => Just(Own::default()), 1 => some].boxed();
+    if !flavour.absences {
+        return owns;
+    }
+    (owns, proptest::bool::weighted(0.6)).prop_map(|(own, absent)| Own { absent, ..own }).boxed()
 }
 
 fn plans(flavour: Flavour) -> BoxedStrategy<Plan> {
@@ -107,12 +120,31 @@ fn plans(flavour: Flavour) -> BoxedStrategy<Plan> {
     ]);
     let takes = prop_oneof![2 => Just(0u8), if flavour.slow_work { 3 } else { 1 } => 1..4u8];
     let yields = prop_oneof![2 => Just(0u8), 2 => 1..3u8, 1 => 3..8u8];
-    (work, yields, takes, owns(), mostly(2, 1..3))
-        .prop_map(|(work, yields, takes, own, way)| Plan { work, yields, takes, own, way })
+    let patience = if flavour.patience { mostly(1, 1..8) } else { Just(0).boxed() };
+    (work, yields, takes, owns(flavour), mostly(2, 1..3), patience)
+        .prop_map(|(work, yields, takes, own, way, patience)| Plan {
+            work,
+            yields,
+            takes,
+            own,
+            patience,
+            way,
+        })
         .boxed()
 }
 
-fn untils(keys: u8) -> BoxedStrategy<Until> {
+fn untils(flavour: Flavour) -> BoxedStrategy<Until> {
+    if flavour.errors {
+        // The ends of remembered errors, and a tick beside them.
+        return prop_oneof![
+            1 => Just(Until::Tick),
+            1 => prop_oneof![Just(1u8), Just(4), Just(9)].prop_map(Until::Seconds),
+            6 => (mostly(3, 0..2), prop_oneof![2 => Just(0i8), 3 => Just(1), 1 => Just(-1)])
+                .prop_map(|(key, off)| Until::Error(key, off)),
+        ]
+        .boxed();
+    }
+    let keys = flavour.keys;
     let edge = (
         mostly(2, 0..keys.max(1)),
         prop_oneof![1 => 0..2u8, 1 => Just(2)],
@@ -127,9 +159,9 @@ fn untils(keys: u8) -> BoxedStrategy<Until> {
     .boxed()
 }
 
-fn writes(key: BoxedStrategy<u8>) -> BoxedStrategy<Act> {
+fn writes(key: BoxedStrategy<u8>, flavour: Flavour) -> BoxedStrategy<Act> {
     prop_oneof![
-        3 => (key.clone(), owns()).prop_map(|(key, own)| Act::Set(key, own)),
+        3 => (key.clone(), owns(flavour)).prop_map(|(key, own)| Act::Set(key, own)),
         3 => key.prop_map(Act::Remove),
         2 => Just(Act::Clear),
     ]
@@ -141,7 +173,7 @@ fn beside_a_write(flavour: Flavour) -> BoxedStrategy<Vec<Vec<Step>>> {
     let ask = || plans(flavour).prop_map(|plan| Act::Ask(0, plan));
     let slow = (plans(flavour), 0..4u8).prop_map(|(plan, takes)| Act::Ask(0, Plan { takes, ..plan }));
     let more = || prop::collection::vec(acts(flavour), 0..2);
-    (any::<bool>(), writes(Just(0u8).boxed()), ask(), slow, more())
+    (any::<bool>(), writes(Just(0u8).boxed(), flavour), ask(), slow, more())
         .prop_map(|(later, write, after, slow, more)| {
             let step = |act| Step { act, leaves: 0 };
             let first = later.then_some(Act::Wait(Until::Tick)).into_iter().chain([write, after]);
@@ -151,8 +183,12 @@ fn beside_a_write(flavour: Flavour) -> BoxedStrategy<Vec<Vec<Step>>> {
 }
 
 fn acts(flavour: Flavour) -> BoxedStrategy<Act> {
-    let key = mostly(if flavour.alone == 0 { 3 } else { 1 }, 0..flavour.keys.max(1));
-    let write = writes(key.clone());
+    let key = match flavour {
+        Flavour { limit: true, alone: 0, keys, .. } => (0..keys.max(1)).boxed(),
+        Flavour { alone: 0, keys, .. } | Flavour { errors: true, keys, .. } => mostly(3, 0..keys.max(1)),
+        Flavour { keys, .. } => mostly(1, 0..keys.max(1)),
+    };
+    let write = writes(key.clone(), flavour);
     let read = prop_oneof![key.clone().prop_map(Act::Get), key.clone().prop_map(Act::Peek)];
     let faults = |calls: BoxedStrategy<Call>, troubles: BoxedStrategy<Trouble>| {
         let nth = mostly(3, 0..3);
@@ -174,7 +210,7 @@ fn acts(flavour: Flavour) -> BoxedStrategy<Act> {
         (flavour.asks, (key, plans(flavour)).prop_map(|(key, plan)| Act::Ask(key, plan)).boxed()),
         (flavour.reads, read.boxed()),
         (flavour.writes, write.boxed()),
-        (flavour.waits, untils(flavour.keys).prop_map(Act::Wait).boxed()),
+        (flavour.waits, untils(flavour).prop_map(Act::Wait).boxed()),
         (flavour.jumps, (any::<bool>(), 0..4u8).prop_map(|(back, far)| Act::Jump(back, far)).boxed()),
         (flavour.faults, prop_oneof![2 => failing, 1 => outage].boxed()),
         (flavour.hangs, hanging.boxed()),
@@ -186,15 +222,30 @@ fn acts(flavour: Flavour) -> BoxedStrategy<Act> {
     ])
 }
 
-fn knobs() -> BoxedStrategy<Knobs> {
+fn knobs(flavour: Flavour) -> BoxedStrategy<Knobs> {
+    let some = |on: bool, choices: std::ops::Range<u8>| {
+        if on { prop_oneof![1 => Just(0u8), 6 => choices].boxed() } else { Just(0u8).boxed() }
+    };
+    let trouble = (
+        some(flavour.absences, 1..3),
+        some(flavour.errors, 1..4),
+        some(flavour.patience, 1..8),
+        some(flavour.limit, 1..4),
+    );
     let lengths = (prop_oneof![6 => Just(0u8), 1 => 1..4u8], mostly(1, 1..4), mostly(1, 1..4));
-    (lengths, proptest::bool::weighted(0.3), proptest::bool::weighted(0.1), proptest::bool::weighted(0.4))
-        .prop_map(|((ttl, stale, keep), strict, jitter, one_refresh)| Knobs {
-            ttl,
-            stale,
-            keep,
+    let switches =
+        (proptest::bool::weighted(0.3), proptest::bool::weighted(0.1), proptest::bool::weighted(0.4));
+    (lengths, switches, trouble)
+        .prop_map(|(lengths, (strict, jitter, one_refresh), (negative, errors, patience, limit))| Knobs {
+            ttl: lengths.0,
+            stale: lengths.1,
+            keep: lengths.2,
             strict,
             jitter,
+            negative,
+            errors,
+            patience,
+            limit,
             one_refresh,
             bypass: false,
         })
@@ -224,7 +275,7 @@ fn planted(flavour: Flavour, key: u8) -> BoxedStrategy<Option<Planted>> {
 
 /// Cases of this flavour; `fixed` if the settings are a user's.
 pub(crate) fn cases(flavour: Flavour, fixed: bool) -> BoxedStrategy<EngineCase> {
-    let knobs = if fixed { Just(Knobs::default()).boxed() } else { knobs() };
+    let knobs = if fixed { Just(Knobs::default()).boxed() } else { knobs(flavour) };
     let knobs = knobs.prop_map(move |knobs| Knobs { bypass: flavour.bypass, ..knobs });
     let under = prop_oneof![2 => Just(Under::Memory), 2 => Just(Under::Remote), 2 => Just(Under::Chain)];
     let step = move |leaves: bool| {

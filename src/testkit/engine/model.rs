@@ -4,11 +4,12 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use crate::entry::{Entry, Freshness};
+use crate::cache::Patience;
+use crate::entry::{Entry, Freshness, Lifetime};
 use crate::error::{ErrorKind, Operation};
-use crate::testkit::engine::case::{Act, Call, EngineCase, Plan, SECOND, Trouble, Under, Work};
+use crate::testkit::engine::case::{Act, Call, EngineCase, Plan, SECOND, Trouble, Under, Work, patience};
 use crate::testkit::engine::compare::Clause;
-use crate::testkit::engine::laws::{by_age, judge, serves_on_error};
+use crate::testkit::engine::laws::{by_age, judge, lasts, serves_on_error};
 use crate::testkit::engine::stack::Name;
 use crate::testkit::engine::trace::{Reply, Request, Trace};
 use crate::time::Timestamp;
@@ -31,6 +32,15 @@ struct Behind {
     in_time: bool,
     held: Entry<u64>,
     fenced: bool,
+    /// A load whose caller lost patience.
+    load: bool,
+}
+
+/// An error that is remembered.
+struct Memory {
+    until: Timestamp,
+    failures: u32,
+    error: Reply,
 }
 
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
@@ -51,6 +61,7 @@ pub(crate) struct World<'a> {
     down: bool,
     calls: HashMap<Operation, u64>,
     planned: HashMap<(Operation, u64), Trouble>,
+    errors: HashMap<u8, Memory>,
 }
 
 /// `None` where the model cannot say: a step that it does not know, a tie between two deadlines.
@@ -84,6 +95,7 @@ impl<'a> World<'a> {
             down: false,
             calls: HashMap::new(),
             planned: HashMap::new(),
+            errors: HashMap::new(),
         }
     }
 
@@ -141,16 +153,66 @@ impl<'a> World<'a> {
 
     fn land(&mut self, refresh: &Behind) {
         let run = &self.trace.runs[refresh.run];
+        let name = |refreshed, loaded| if refresh.load { loaded } else { refreshed };
         match run.plan.work {
-            _ if !refresh.in_time => self.events.push("RefreshFailed"),
-            Work::Fail | Work::Hang => self.events.push("RefreshFailed"),
-            Work::Panic => self.events.push("RefreshPanicked"),
+            _ if !refresh.in_time => {
+                self.events.push(name("RefreshFailed", "LoadFailed"));
+                self.failed(refresh, &Reply::Failed(ErrorKind::Timeout, Operation::Compute, None));
+            }
+            Work::Fail | Work::Hang => {
+                self.events.push(name("RefreshFailed", "LoadFailed"));
+                let error = Reply::Failed(ErrorKind::Computation, Operation::Compute, Some(run.value));
+                self.failed(refresh, &error);
+            }
+            Work::Panic => self.events.push(name("RefreshPanicked", "LoadPanicked")),
             Work::Answer | Work::Unchanged => {
-                self.events.push("RefreshSucceeded");
+                self.events.push(name("RefreshSucceeded", "LoadSucceeded"));
+                if !refresh.fenced {
+                    self.errors.remove(&refresh.key);
+                }
                 let value = if run.plan.work == Work::Answer { run.value } else { *refresh.held.value() };
                 self.store(refresh.key, value, refresh.run, refresh.fenced);
             }
         }
+    }
+
+    /// What ran behind has failed now.
+    fn failed(&mut self, refresh: &Behind, error: &Reply) {
+        if !refresh.fenced {
+            self.remember(refresh.key, error);
+        }
+        if refresh.load && self.stands_in(&refresh.held) && !refresh.fenced {
+            self.events.push("StaleOnError");
+        }
+    }
+
+    fn stands_in(&self, entry: &Entry<u64>) -> bool {
+        serves_on_error(&self.trace.policy, entry.lifetime(), self.now)
+    }
+
+    /// Remembers an error of a computation, if errors are (E17).
+    fn remember(&mut self, key: u8, error: &Reply) {
+        let Some(backoff) = self.trace.policy.trouble.backoff else { return };
+        let Reply::Failed(kind, _, named) = *error else { return };
+        let counts = matches!(kind, ErrorKind::Computation | ErrorKind::Timeout);
+        if !counts || (self.trace.only_even && !named.is_some_and(|named| named.is_multiple_of(2))) {
+            return;
+        }
+        let before = self.errors.get(&key);
+        let row = before.filter(|before| self.now <= before.until.saturating_add(backoff.most));
+        let failures = row.map_or(1, |before| before.failures + 1);
+        let until = self.now.saturating_add(lasts(backoff, failures));
+        self.errors.insert(key, Memory { until, failures, error: error.clone() });
+    }
+
+    fn remembered(&self, key: u8) -> Option<Reply> {
+        let memory = self.errors.get(&key).filter(|memory| self.now <= memory.until)?;
+        Some(memory.error.clone())
+    }
+
+    /// How many refreshes run behind the steps.
+    fn refreshes(&self) -> usize {
+        self.behind.iter().filter(|behind| !behind.load).count()
     }
 
     /// The result of a computation goes to the store, unless a write overtook it. Whether that failed, and whether
@@ -186,6 +248,20 @@ impl<'a> World<'a> {
     }
 
     pub(crate) fn step(&mut self, step: usize, request: &Request) -> Known<Expected> {
+        let loading = self.behind.iter().any(|behind| behind.load);
+        match request.act {
+            Act::Wait(_) | Act::Peek(_) | Act::Set(..) | Act::Remove(_) => {}
+            // A load that runs on makes others wait, for it or for its place.
+            Act::Ask(key, _) if loading => {
+                if self.trace.policy.trouble.limit.is_some()
+                    || self.behind.iter().any(|behind| behind.load && behind.key == key)
+                {
+                    return None;
+                }
+            }
+            _ if loading => return None,
+            _ => {}
+        }
         let simply = |clause, reply| Some(Expected { clause, reply, computes: false, given: None });
         match request.act {
             Act::Wait(_) => {
@@ -269,6 +345,7 @@ impl<'a> World<'a> {
         if self.trace.policy.bypass {
             return if matches!(request.act, Act::Set(..)) { Reply::Refused } else { Reply::Done };
         }
+        self.errors.retain(|key, _| !request.writes(Name(*key)));
         self.behind
             .iter_mut()
             .filter(|refresh| request.writes(Name(refresh.key)))
@@ -417,7 +494,7 @@ impl<'a> World<'a> {
         if !self.slow.is_zero() {
             return None;
         }
-        if self.behind.len() >= self.trace.policy.max_refreshes {
+        if self.refreshes() >= self.trace.policy.max_refreshes {
             self.events.push("RefreshSkipped");
             return Some(false);
         }
@@ -430,7 +507,7 @@ impl<'a> World<'a> {
     }
 
     fn refresh(&mut self, key: u8, held: Entry<u64>, plan: Plan, run: Option<usize>) -> bool {
-        if self.behind.len() >= self.trace.policy.max_refreshes {
+        if self.refreshes() >= self.trace.policy.max_refreshes || self.remembered(key).is_some() {
             self.events.push("RefreshSkipped");
             return false;
         }
@@ -439,14 +516,25 @@ impl<'a> World<'a> {
         // Without a run there is a parting, which the caller finds.
         let Some(run) = run else { return true };
         let due = self.passed + i128::try_from(takes.as_nanos()).unwrap_or(i128::MAX / 2);
-        self.behind.push(Behind { key, run, due, in_time, held, fenced: false });
+        self.behind.push(Behind { key, run, due, in_time, held, fenced: false, load: false });
         true
     }
 
     fn load(&mut self, key: u8, held: Option<Entry<u64>>, plan: Plan, run: Option<usize>) -> Known<Expected> {
-        self.events.extend(["Miss", "LoadStarted"]);
+        self.events.push("Miss");
+        if let Some(error) = self.remembered(key) {
+            self.events.push("ErrorRemembered");
+            let held = held.filter(|entry| self.stands_in(entry));
+            let reply = held.as_ref().map_or(error, |entry| Reply::Value(*entry.value()));
+            self.events.extend(held.map(|_| "StaleOnError"));
+            return Some(Expected { clause: Clause::E17, reply, computes: false, given: None });
+        }
+        self.events.push("LoadStarted");
         let given = held.as_ref().map(|entry| *entry.value());
         let (takes, in_time) = bounded(plan, self.trace.policy.load_timeout);
+        if let Some(expected) = self.impatient(key, held.as_ref(), plan, run, (takes, in_time)) {
+            return expected;
+        }
         self.pass(takes);
         let expected = |clause, reply| Some(Expected { clause, reply, computes: true, given });
         let outcome = if in_time {
@@ -457,6 +545,7 @@ impl<'a> World<'a> {
         match outcome {
             Reply::Value(value) => {
                 self.events.push("LoadSucceeded");
+                self.errors.remove(&key);
                 let (failed, stored) = run.map_or((false, true), |run| self.store(key, value, run, false));
                 if failed && self.trace.policy.strict {
                     return expected(
@@ -472,6 +561,7 @@ impl<'a> World<'a> {
             }
             error => {
                 self.events.push("LoadFailed");
+                self.remember(key, &error);
                 match held.filter(|entry| serves_on_error(&self.trace.policy, entry.lifetime(), self.now)) {
                     Some(entry) => {
                         self.events.push("StaleOnError");
@@ -481,6 +571,54 @@ impl<'a> World<'a> {
                 }
             }
         }
+    }
+
+    /// A caller whose patience ends before the load does; `None` if it is longer.
+    fn impatient(
+        &mut self,
+        key: u8,
+        held: Option<&Entry<u64>>,
+        plan: Plan,
+        run: Option<usize>,
+        (takes, in_time): (Duration, bool),
+    ) -> Option<Known<Expected>> {
+        let patience = patience(plan.patience).unwrap_or(self.trace.policy.trouble.patience);
+        if patience == Patience::new() {
+            return None;
+        }
+        // What yields may be waited for or not, where nobody waits for anything.
+        let at_once = patience.soft() == Some(Duration::ZERO) && plan.takes == 0 && plan.yields > 0;
+        if !self.slow.is_zero() || plan.work == Work::Unchanged || (at_once && held.is_some()) {
+            return Some(None);
+        }
+        let given = held.map(|entry| *entry.value());
+        let serves = |soft: &Duration| {
+            let at = self.now.saturating_add(*soft);
+            held.is_some_and(|entry| serves_on_error(&self.trace.policy, entry.lifetime(), at))
+        };
+        let waits = |wait: &Duration| *wait < takes;
+        let soft = patience.soft().filter(waits).filter(serves);
+        let (wait, soft) = (soft.or(patience.hard().filter(waits))?, soft.is_some());
+        let due = self.passed + i128::try_from(takes.as_nanos()).unwrap_or(i128::MAX / 2);
+        self.pass(wait);
+        let drops = !soft && patience.drops();
+        let reply = match held.filter(|_| soft) {
+            Some(entry) => {
+                self.events.push("SoftTimeout");
+                Reply::Value(*entry.value())
+            }
+            None => {
+                self.events.push("HardTimeout");
+                self.events.extend(drops.then_some("LoadDropped"));
+                Reply::Failed(ErrorKind::Timeout, Operation::Compute, None)
+            }
+        };
+        if let Some(run) = run.filter(|_| !drops) {
+            let dead = Lifetime::new(Timestamp::EPOCH, Timestamp::EPOCH, Timestamp::EPOCH, Timestamp::EPOCH);
+            let held = held.cloned().unwrap_or_else(|| Entry::new(0, dead));
+            self.behind.push(Behind { key, run, due, in_time, held, fenced: false, load: true });
+        }
+        Some(Some(Expected { clause: Clause::E20, reply, computes: true, given }))
     }
 
     /// What a computation that ends in time comes to.

@@ -150,6 +150,10 @@ pub(crate) type Snapshot = Vec<(Option<Entry<u64>>, bool)>;
 #[derive(Clone, Debug)]
 pub(crate) struct Trace {
     pub(crate) policy: Policy,
+    /// Whether time may pass while somebody is runnable.
+    pub(crate) races: bool,
+    /// Errors are remembered of computations with an even number only.
+    pub(crate) only_even: bool,
     pub(crate) requests: Vec<Request>,
     pub(crate) runs: Vec<Run>,
     pub(crate) calls: Vec<Called>,
@@ -193,6 +197,8 @@ impl Log {
         let end = Moment { tick: 0, now: clock.now(), passed: 0 };
         let trace = Trace {
             policy,
+            races: false,
+            only_even: false,
             requests: Vec::new(),
             runs: Vec::new(),
             calls: Vec::new(),
@@ -458,7 +464,9 @@ fn describe(request: &Request) -> String {
         Act::Ask(key, plan) => {
             let work = format!("{:?}", plan.work).to_lowercase();
             let takes = if plan.takes > 0 { format!(" after {} s", plan.takes) } else { String::new() };
-            format!("get_or_compute({}, {work}{takes}{})", Name(key), own(plan.own))
+            let patience =
+                if plan.patience > 0 { format!(", patience {}", plan.patience) } else { String::new() };
+            format!("get_or_compute({}, {work}{takes}{}{patience})", Name(key), own(plan.own))
         }
         Act::Get(key) => format!("get({})", Name(key)),
         Act::Peek(key) => format!("peek({})", Name(key)),
