@@ -59,6 +59,7 @@ impl Start {
     pub(crate) const ANYHOW: Self = Self { none: 4, near: 4, stale: 1, kept: 1, both: 0 };
     pub(crate) const STALE: Self = Self { none: 1, near: 1, stale: 5, kept: 0, both: 1 };
     pub(crate) const KEPT: Self = Self { none: 1, near: 4, stale: 0, kept: 3, both: 2 };
+    pub(crate) const MOSTLY_NONE: Self = Self { none: 8, near: 0, stale: 2, kept: 1, both: 0 };
     pub(crate) const MIXED: Self = Self { none: 3, near: 1, stale: 3, kept: 0, both: 0 };
 }
 
@@ -182,6 +183,42 @@ fn beside_a_write(flavour: Flavour) -> BoxedStrategy<Vec<Vec<Step>>> {
         .boxed()
 }
 
+/// One caller whose computations fail in a row, with writes and successes between: where back-off is tried.
+fn in_a_row(flavour: Flavour) -> BoxedStrategy<Vec<Vec<Step>>> {
+    let own = || prop_oneof![5 => Just(Own { ttl: 2, ..Own::default() }), 1 => owns(flavour)];
+    let work = prop_oneof![3 => Just(Work::Fail), 1 => Just(Work::Answer)];
+    let ask = (work, mostly(5, 1..3), own()).prop_map(|(work, takes, own)| Plan {
+        work,
+        yields: 0,
+        takes,
+        own,
+        patience: 0,
+        way: 0,
+    });
+    let write = prop_oneof![
+        2 => own().prop_map(|own| Act::Set(0, own)),
+        1 => Just(Act::Remove(0)),
+        1 => Just(Act::Clear),
+    ];
+    let write = prop_oneof![6 => Just(None), 1 => write.prop_map(Some)];
+    // To the end of what is remembered, and a tick beside it.
+    let off = prop_oneof![1 => Just(-1i8), 1 => Just(0), 4 => Just(1)];
+    let wait = prop_oneof![6 => off.prop_map(|off| Until::Error(0, off)), 1 => untils(flavour)];
+    let wait = prop_oneof![1 => Just(None), 5 => wait.prop_map(Some)];
+    prop::collection::vec((mostly(1, 0..2), ask, write, wait), 2..7)
+        .prop_map(|rounds| {
+            let round = |(key, plan, write, wait)| {
+                let wait: Option<Act> = match wait {
+                    Some(Until::Error(_, off)) => Some(Act::Wait(Until::Error(key, off))),
+                    wait => wait.map(Act::Wait),
+                };
+                [Some(Act::Ask(key, plan)), write, wait].into_iter().flatten()
+            };
+            vec![rounds.into_iter().flat_map(round).map(|act| Step { act, leaves: 0 }).collect()]
+        })
+        .boxed()
+}
+
 fn acts(flavour: Flavour) -> BoxedStrategy<Act> {
     let key = match flavour {
         Flavour { limit: true, alone: 0, keys, .. } => (0..keys.max(1)).boxed(),
@@ -291,7 +328,8 @@ pub(crate) fn cases(flavour: Flavour, fixed: bool) -> BoxedStrategy<EngineCase> 
         ),
     ]);
     let fences = u32::from(flavour.slow_work && flavour.alone < 10);
-    let tasks = weighted(vec![(2, tasks), (fences, beside_a_write(flavour))]);
+    let rows = u32::from(flavour.errors) * 4;
+    let tasks = weighted(vec![(2, tasks), (fences, beside_a_write(flavour)), (rows, in_a_row(flavour))]);
     let choices = prop::collection::vec(prop_oneof![2 => Just(0u8), 3 => 0..8u8], 0..40);
     let races = if flavour.races { proptest::bool::weighted(0.3).boxed() } else { Just(false).boxed() };
     let slow = if flavour.slow_work { 3 } else { 1 };

@@ -348,7 +348,7 @@ static LAWS: &[Law] = &[
             waits: 7,
             reads: 0,
             writes: 1,
-            start: Start::MIXED,
+            start: Start::MOSTLY_NONE,
             ..PLAIN
         },
         laws::e17,

@@ -381,6 +381,8 @@ struct Arrival {
     tick: u64,
     outcome: &'static str,
     then: u64,
+    /// When that was.
+    passed: i128,
 }
 
 fn arrivals(trace: &Trace) -> Vec<Arrival> {
@@ -392,7 +394,8 @@ fn arrivals(trace: &Trace) -> Vec<Arrival> {
             .iter()
             .find(|told| told.at.tick > miss.at.tick && told.key == miss.key && ends.contains(&told.name));
         let (outcome, then) = end.map_or(("", u64::MAX), |told| (told.name, told.at.tick));
-        Some(Arrival { key: miss.key?, tick: miss.at.tick, outcome, then })
+        let passed = end.map_or(miss.at.passed, |told| told.at.passed);
+        Some(Arrival { key: miss.key?, tick: miss.at.tick, outcome, then, passed })
     });
     arrivals.filter(|arrival| arrival.outcome != "ErrorRemembered").collect()
 }
@@ -432,11 +435,16 @@ pub(crate) fn e21(trace: &Trace) -> Verdict {
             };
             arrivals.iter().filter(waits).count()
         };
+        let dropped = |passed: i128| {
+            let drops = |other: &&Arrival| other.outcome == "LoadDropped" && other.passed == passed;
+            arrivals.iter().filter(drops).count()
+        };
         // Whoever has a place and has not begun is among those who wait here, and counts once.
         let ahead = running(load.tick).saturating_add(waiting(load.tick));
         let cause = "a queue that is longer or shorter than it may be, or a place that is not given back";
         match load.outcome {
-            "LoadRejected" if ahead < most => {
+            // A load that was dropped leaves when its task is polled, and not in that instant's first moment.
+            "LoadRejected" if ahead + dropped(load.passed) < most => {
                 return broken(format!("a place or a turn for {}", load.key), "it is turned away", cause);
             }
             "LoadRejected" => {}
