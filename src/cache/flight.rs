@@ -56,6 +56,7 @@ pub(crate) enum Landing<V> {
 }
 
 /// Who may write the store: the flight, or whoever overtook it.
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 #[derive(Default)]
 struct Claim {
     /// Overtaken by a write: its result must not be stored.

@@ -198,14 +198,14 @@ impl<S: Store> Core<S> {
         loop {
             let impatient = waiting.soft_over;
             let judge = |entry: &Entry<S::Value>| self.policy.judge(entry.lifetime(), self.clock.now());
-            let stale = |entry: &Entry<S::Value>| judge(entry) <= Freshness::Stale;
+            let servable = |entry: &Entry<S::Value>| judge(entry) <= Freshness::Stale;
             let stands_in = |entry: &Entry<S::Value>| {
                 impatient
                     && self.policy.serves_on_error(entry.lifetime(), self.clock.now())
                     && !flight.is_fenced()
             };
             let enough = |state: &State<S::Value>| match state {
-                State::Refreshing(entry) => stale(entry) || stands_in(entry),
+                State::Refreshing(entry) => servable(entry) || stands_in(entry),
                 State::Loading(entry) => stands_in(entry),
                 State::Running | State::Landed(_) => false,
             };
@@ -227,7 +227,7 @@ impl<S: Store> Core<S> {
             };
             return Ok(match state {
                 State::Landed(landing) => landing,
-                State::Refreshing(entry) if stale(&entry) => Landing::Value(entry),
+                State::Refreshing(entry) if servable(&entry) => Landing::Value(entry),
                 State::Refreshing(entry) | State::Loading(entry) => {
                     self.listener.tell(key, EventKind::SoftTimeout(entry.lifetime()));
                     Landing::Value(entry)

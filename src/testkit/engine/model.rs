@@ -1,15 +1,16 @@
 //! The engine over a store that loses nothing, for one caller at a time: what `docs/semantics.md` says, as code
 //! that predicts every answer, every computation, every event and what is stored.
 
+mod trouble;
+
 use std::collections::HashMap;
 use std::time::Duration;
 
-use crate::cache::Patience;
-use crate::entry::{Entry, Freshness, Lifetime};
+use crate::entry::{Entry, Freshness};
 use crate::error::{ErrorKind, Operation};
-use crate::testkit::engine::case::{Act, Call, EngineCase, Plan, SECOND, Trouble, Under, Work, patience};
+use crate::testkit::engine::case::{Act, Call, EngineCase, Plan, SECOND, Trouble, Under, Work};
 use crate::testkit::engine::compare::Clause;
-use crate::testkit::engine::laws::{by_age, judge, lasts, serves_on_error};
+use crate::testkit::engine::laws::{by_age, judge, serves_on_error};
 use crate::testkit::engine::stack::Name;
 use crate::testkit::engine::trace::{Reply, Request, Trace};
 use crate::time::Timestamp;
@@ -36,13 +37,6 @@ struct Behind {
     load: bool,
 }
 
-/// An error that is remembered.
-struct Memory {
-    until: Timestamp,
-    failures: u32,
-    error: Reply,
-}
-
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 pub(crate) struct World<'a> {
     trace: &'a Trace,
@@ -61,7 +55,7 @@ pub(crate) struct World<'a> {
     down: bool,
     calls: HashMap<Operation, u64>,
     planned: HashMap<(Operation, u64), Trouble>,
-    errors: HashMap<u8, Memory>,
+    errors: HashMap<u8, trouble::Memory>,
 }
 
 /// `None` where the model cannot say: a step that it does not know, a tie between two deadlines.
@@ -176,40 +170,6 @@ impl<'a> World<'a> {
         }
     }
 
-    /// What ran behind has failed now.
-    fn failed(&mut self, refresh: &Behind, error: &Reply) {
-        if !refresh.fenced {
-            self.remember(refresh.key, error);
-        }
-        if refresh.load && self.stands_in(&refresh.held) && !refresh.fenced {
-            self.events.push("StaleOnError");
-        }
-    }
-
-    fn stands_in(&self, entry: &Entry<u64>) -> bool {
-        serves_on_error(&self.trace.policy, entry.lifetime(), self.now)
-    }
-
-    /// Remembers an error of a computation, if errors are (E17).
-    fn remember(&mut self, key: u8, error: &Reply) {
-        let Some(backoff) = self.trace.policy.trouble.backoff else { return };
-        let Reply::Failed(kind, _, named) = *error else { return };
-        let counts = matches!(kind, ErrorKind::Computation | ErrorKind::Timeout);
-        if !counts || (self.trace.only_even && !named.is_some_and(|named| named.is_multiple_of(2))) {
-            return;
-        }
-        let before = self.errors.get(&key);
-        let row = before.filter(|before| self.now <= before.until.saturating_add(backoff.most));
-        let failures = row.map_or(1, |before| before.failures + 1);
-        let until = self.now.saturating_add(lasts(backoff, failures));
-        self.errors.insert(key, Memory { until, failures, error: error.clone() });
-    }
-
-    fn remembered(&self, key: u8) -> Option<Reply> {
-        let memory = self.errors.get(&key).filter(|memory| self.now <= memory.until)?;
-        Some(memory.error.clone())
-    }
-
     /// How many refreshes run behind the steps.
     fn refreshes(&self) -> usize {
         self.behind.iter().filter(|behind| !behind.load).count()
@@ -249,18 +209,14 @@ impl<'a> World<'a> {
 
     pub(crate) fn step(&mut self, step: usize, request: &Request) -> Known<Expected> {
         let loading = self.behind.iter().any(|behind| behind.load);
-        match request.act {
-            Act::Wait(_) | Act::Peek(_) | Act::Set(..) | Act::Remove(_) => {}
-            // A load that runs on makes others wait, for it or for its place.
-            Act::Ask(key, _) if loading => {
-                if self.trace.policy.trouble.limit.is_some()
-                    || self.behind.iter().any(|behind| behind.load && behind.key == key)
-                {
-                    return None;
-                }
-            }
-            _ if loading => return None,
-            _ => {}
+        // A load that runs on makes others wait, for it or for its place.
+        let waits = match request.act {
+            Act::Wait(_) | Act::Peek(_) | Act::Set(..) | Act::Remove(_) => false,
+            Act::Ask(key, _) => !self.is_unhindered(key),
+            _ => true,
+        };
+        if loading && waits {
+            return None;
         }
         let simply = |clause, reply| Some(Expected { clause, reply, computes: false, given: None });
         match request.act {
@@ -571,54 +527,6 @@ impl<'a> World<'a> {
                 }
             }
         }
-    }
-
-    /// A caller whose patience ends before the load does; `None` if it is longer.
-    fn impatient(
-        &mut self,
-        key: u8,
-        held: Option<&Entry<u64>>,
-        plan: Plan,
-        run: Option<usize>,
-        (takes, in_time): (Duration, bool),
-    ) -> Option<Known<Expected>> {
-        let patience = patience(plan.patience).unwrap_or(self.trace.policy.trouble.patience);
-        if patience == Patience::new() {
-            return None;
-        }
-        // What yields may be waited for or not, where nobody waits for anything.
-        let at_once = patience.soft() == Some(Duration::ZERO) && plan.takes == 0 && plan.yields > 0;
-        if !self.slow.is_zero() || plan.work == Work::Unchanged || (at_once && held.is_some()) {
-            return Some(None);
-        }
-        let given = held.map(|entry| *entry.value());
-        let serves = |soft: &Duration| {
-            let at = self.now.saturating_add(*soft);
-            held.is_some_and(|entry| serves_on_error(&self.trace.policy, entry.lifetime(), at))
-        };
-        let waits = |wait: &Duration| *wait < takes;
-        let soft = patience.soft().filter(waits).filter(serves);
-        let (wait, soft) = (soft.or(patience.hard().filter(waits))?, soft.is_some());
-        let due = self.passed + i128::try_from(takes.as_nanos()).unwrap_or(i128::MAX / 2);
-        self.pass(wait);
-        let drops = !soft && patience.drops();
-        let reply = match held.filter(|_| soft) {
-            Some(entry) => {
-                self.events.push("SoftTimeout");
-                Reply::Value(*entry.value())
-            }
-            None => {
-                self.events.push("HardTimeout");
-                self.events.extend(drops.then_some("LoadDropped"));
-                Reply::Failed(ErrorKind::Timeout, Operation::Compute, None)
-            }
-        };
-        if let Some(run) = run.filter(|_| !drops) {
-            let dead = Lifetime::new(Timestamp::EPOCH, Timestamp::EPOCH, Timestamp::EPOCH, Timestamp::EPOCH);
-            let held = held.cloned().unwrap_or_else(|| Entry::new(0, dead));
-            self.behind.push(Behind { key, run, due, in_time, held, fenced: false, load: true });
-        }
-        Some(Some(Expected { clause: Clause::E20, reply, computes: true, given }))
     }
 
     /// What a computation that ends in time comes to.

@@ -147,6 +147,7 @@ pub(crate) enum Producer {
 pub(crate) type Snapshot = Vec<(Option<Entry<u64>>, bool)>;
 
 /// The whole run.
+#[expect(clippy::struct_excessive_bools, reason = "each says something else")]
 #[derive(Clone, Debug)]
 pub(crate) struct Trace {
     pub(crate) policy: Policy,

@@ -300,17 +300,17 @@ impl Base {
         .await;
         caller.stays = false;
         drop(caller);
-        landing.or_else(|()| {
+        landing.map_err(|()| {
             let drops = waits.patience.drops() || self.has(Bug::DropsUnasked);
             let dropped = drops && !self.has(Bug::NeverDrops) && self.give_up(key, flight, true);
             self.tell(key, EventKind::HardTimeout);
             if dropped {
                 self.tell(key, EventKind::LoadDropped);
             }
-            Err(match self.bug {
+            match self.bug {
                 Bug::HardOfAnotherKind => Error::new(ErrorKind::Other, "toy", Operation::Compute),
                 _ => timeout(Operation::Compute),
-            })
+            }
         })
     }
 
