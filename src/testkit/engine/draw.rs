@@ -327,7 +327,8 @@ pub(crate) fn cases(flavour: Flavour, fixed: bool) -> BoxedStrategy<EngineCase> 
             prop::collection::vec(prop::collection::vec(step(flavour.leaves), 1..6), 2..4).boxed(),
         ),
     ]);
-    let fences = u32::from(flavour.slow_work && flavour.alone < 10);
+    // Where everybody races, fences are what is tried.
+    let fences = u32::from(flavour.slow_work && flavour.alone < 10) * if flavour.races { 2 } else { 1 };
     let rows = u32::from(flavour.errors) * 4;
     let tasks = weighted(vec![(2, tasks), (fences, beside_a_write(flavour)), (rows, in_a_row(flavour))]);
     let choices = prop::collection::vec(prop_oneof![2 => Just(0u8), 3 => 0..8u8], 0..40);
