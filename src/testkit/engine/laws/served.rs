@@ -108,6 +108,7 @@ pub(crate) fn e2(trace: &Trace) -> Verdict {
         if !strictly
             || own
             || failed_run(trace, key, request).is_some()
+            || stands_in(trace, key, request)
             || written_between(trace, key, request.began.tick, u64::MAX)
         {
             continue;
