@@ -20,6 +20,9 @@ pub enum ErrorKind {
     Unavailable,
     /// No answer within the time that was set. Serve without it; raise the limit if the work is that slow.
     Timeout,
+    /// As many loads run and wait as may (`max_loads`, `max_waiting_loads`). Serve without it and try again when
+    /// there is less to do; raise the limits if the origin can bear more.
+    Overloaded,
     /// The store refused these credentials or rights. Correct them; trying again changes nothing.
     PermissionDenied,
     /// The store takes no writes at present. Reads may still work; find out why it became read-only.
@@ -50,6 +53,7 @@ impl ErrorKind {
             Self::NewerVersion => "newer format version",
             Self::Unavailable => "unavailable",
             Self::Timeout => "timed out",
+            Self::Overloaded => "overloaded",
             Self::PermissionDenied => "permission denied",
             Self::ReadOnly => "read-only",
             Self::Full => "no room left",

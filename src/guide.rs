@@ -6,6 +6,7 @@ macro_rules! pages {
     () => {
         "\
 [semantics]: crate::guide::semantics
+[when-loads-fail]: crate::guide::when_loads_fail
 [writing-a-store]: crate::guide::writing_a_store
 [writing-an-adapter]: crate::guide::writing_an_adapter
 [testing-your-store]: crate::guide::testing_your_store
@@ -36,6 +37,11 @@ macro_rules! guide {
 }
 
 guide!(semantics, "What every stack promises: the laws, by name.", "../docs/semantics.md");
+guide!(
+    when_loads_fail,
+    "What a caller sees when the origin is slow, down, or says \"not found\".",
+    "../docs/when-loads-fail.md"
+);
 guide!(writing_a_store, "How to write a store, with a checklist of files.", "../docs/writing-a-store.md");
 guide!(
     writing_an_adapter,

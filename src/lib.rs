@@ -103,7 +103,8 @@ pub use adapters::{
     Null, Prefixed, Sharded, Share, Tagged, TaggedStats,
 };
 pub use cache::{
-    Answers, BatchLoader, Cache, CacheBuilder, Computed, Event, EventKind, Loader, NoLoader, ShutdownReport,
+    Answers, BatchLoader, Cache, CacheBuilder, Computed, Event, EventKind, Loader, NoLoader, Patience,
+    ShutdownReport,
 };
 pub use describe::Description;
 pub use dynamic::BoxStore;

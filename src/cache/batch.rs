@@ -12,9 +12,10 @@ use crate::cache::answers::{Answers, failed};
 use crate::cache::computed::Computed;
 use crate::cache::core::{Core, Shown, vanished};
 use crate::cache::event::EventKind;
-use crate::cache::flight::{Flight, Joined, Landing};
+use crate::cache::flight::{Caller, Flight, Joined, Landing};
 use crate::cache::load::{Owned, Ticket, Within, shut_down};
 use crate::cache::load_many::fly_many;
+use crate::cache::patience::{Patience, Waiting};
 use crate::cache::tags::Record;
 use crate::entry::Entry;
 use crate::error::{Error, ErrorKind, Operation, Result};
@@ -81,6 +82,7 @@ impl<S: Store + 'static, L> Cache<S, L> {
             return keys.iter().map(|_| Ok(())).collect();
         }
         let _fences = self.core.flights.write_many(keys.iter().map(|key| (*key).to_owned())).await;
+        keys.iter().for_each(|key| self.core.forget_error(key));
         let removed = self.core.store.remove_many(keys).await;
         let results: Vec<_> = in_full(removed, keys.len(), Operation::Remove).collect();
         for (key, result) in keys.iter().zip(&results) {
@@ -133,7 +135,7 @@ impl<S: Store + 'static, L> Cache<S, L> {
             let answers = compute(keys);
             Box::pin(async { Ok(answers.await.into()) })
         });
-        self.core.miss_many(keys, hits, compute).await
+        self.core.miss_many(keys, hits, compute, self.patience).await
     }
 
     /// The same for a computation that may fail. Its error is that of all its keys, the source of one of kind
@@ -153,7 +155,7 @@ impl<S: Store + 'static, L> Cache<S, L> {
         if all {
             return hits;
         }
-        self.core.miss_many(keys, hits, compute_many::<S, _, _, _, _>(compute)).await
+        self.core.miss_many(keys, hits, compute_many::<S, _, _, _, _>(compute), self.patience).await
     }
 
     async fn store_many(&self, entries: Vec<(&S::Key, Computed<S::Value>)>) -> Vec<Result<SetOutcome>> {
@@ -174,6 +176,7 @@ impl<S: Store + 'static, L> Cache<S, L> {
             }
         }
         let fences = self.core.flights.write_many(writing.iter().map(|(key, _)| (*key).to_owned())).await;
+        writing.iter().for_each(|(key, _)| self.core.forget_error(key));
         let stored = self.core.store.set_many(&writing).await;
         for ((key, _), outcome) in writing.iter().zip(in_full(stored, writing.len(), Operation::Set)) {
             match &outcome {
@@ -217,15 +220,11 @@ impl<S: Store> Core<S> {
 
     /// What the answer for a key comes to that the computation did not mention (E16).
     pub(super) fn absent(&self) -> Result<Computed<S::Value>> {
-        absent_value(self).map(Computed::new).ok_or_else(|| {
+        self.negative.map(|negative| Computed::new((negative.absent)())).ok_or_else(|| {
             Error::new(ErrorKind::NotFound, "cache", Operation::Compute)
                 .with_message("the computation did not answer for this key")
         })
     }
-}
-
-fn absent_value<S: Store>(_core: &Core<S>) -> Option<S::Value> {
-    None
 }
 
 /// What a caller of many keys waits for: which place of its results, which flight, whether it runs it.
@@ -233,6 +232,8 @@ struct Wait<V> {
     at: usize,
     flight: Arc<Flight<V>>,
     leads: bool,
+    /// Until it has been waited for.
+    caller: Option<Caller<V>>,
 }
 
 impl<S: Store + 'static> Core<S> {
@@ -243,8 +244,9 @@ impl<S: Store + 'static> Core<S> {
         keys: &'a [&'a S::Key],
         hits: Vec<Result<S::Value>>,
         compute: ComputeMany<S>,
+        patience: Patience,
     ) -> BoxFuture<'a, Vec<Result<S::Value>>> {
-        Box::pin(self.fetch_many(keys, hits, compute))
+        Box::pin(self.fetch_many(keys, hits, compute, Waiting::new(patience)))
     }
 
     /// Joins the flight of each key, runs those that nobody runs, and waits for all. Comes back with its own
@@ -254,6 +256,7 @@ impl<S: Store + 'static> Core<S> {
         keys: &[&S::Key],
         hits: Vec<Result<S::Value>>,
         compute: ComputeMany<S>,
+        mut waiting: Waiting,
     ) -> Vec<Result<S::Value>> {
         if self.policy.bypass {
             return self.compute_all(keys, compute).await;
@@ -263,13 +266,17 @@ impl<S: Store + 'static> Core<S> {
         results.resize_with(keys.len(), || None);
         let arrived = self.invalidations.last();
         while !open.is_empty() {
-            let (waits, grounded) = self.join_many(keys, &open, &mut results, &compute, &arrived).await;
+            let (mut waits, grounded) = self.join_many(keys, &open, &mut results, &compute, &arrived).await;
             open.clear();
-            for wait in &waits {
-                results[wait.at] = match self.wait(&wait.flight, &arrived).await {
-                    Landing::Found(entry) | Landing::Value(entry) => Some(Ok(entry.into_value())),
-                    Landing::Failed(error) => Some(Err(error)),
-                    Landing::Panicked if wait.leads => {
+            for index in 0..waits.len() {
+                let Wait { at, leads, .. } = waits[index];
+                let flight = Arc::clone(&waits[index].flight);
+                let Some(caller) = waits[index].caller.take() else { continue };
+                let landing = self.wait(keys[at], &flight, caller, &mut waiting, &arrived).await;
+                results[at] = match landing {
+                    Ok(Landing::Found(entry) | Landing::Value(entry)) => Some(Ok(entry.into_value())),
+                    Ok(Landing::Failed(error)) | Err(error) => Some(Err(error)),
+                    Ok(Landing::Panicked) if leads => {
                         // One payload for all: it lies in the first flight that had use for it.
                         match waits.iter().filter(|wait| wait.leads).find_map(|wait| wait.flight.take_panic())
                         {
@@ -277,9 +284,9 @@ impl<S: Store + 'static> Core<S> {
                             None => Some(Err(failed("the computation panicked"))),
                         }
                     }
-                    Landing::Vanished if wait.leads => Some(Err(vanished(grounded))),
-                    Landing::Panicked | Landing::Vanished => {
-                        open.push(wait.at);
+                    Ok(Landing::Vanished) if leads => Some(Err(vanished(grounded))),
+                    Ok(Landing::Panicked | Landing::Vanished) => {
+                        open.push(at);
                         None
                     }
                 };
@@ -311,45 +318,48 @@ impl<S: Store + 'static> Core<S> {
                 results[at] = Some(Ok(value));
                 continue;
             }
-            match self.flights.join(key, arrived) {
-                Joined::Follow(flight) if within.contains(&flight) => {
+            let (flight, leads) = match self.flights.join(key, arrived) {
+                Joined::Lead(flight) => (flight, true),
+                Joined::Follow(flight) => (flight, false),
+            };
+            let caller = flight.caller();
+            if !leads {
+                if within.contains(&flight) {
                     results[at] = Some(Err(Error::new(ErrorKind::Cycle, "cache", Operation::Compute)
                         .with_message("the computation of a key asked for that key again")));
+                } else if let Some((entry, shown)) = self.shown(key) {
+                    // As for a single key: a flight that is still reading does not know what a fast tier holds by now.
+                    self.listener.tell(key, shown.told(entry.lifetime()));
+                    results[at] = Some(Ok(entry.into_value()));
+                } else {
+                    if within.is_within() {
+                        flight.excuse();
+                    }
+                    self.listener.tell(key, EventKind::Joined);
+                    waits.push(Wait { at, flight, leads, caller: Some(caller) });
                 }
-                // As for a single key: a flight that is still reading does not know what a fast tier holds by now.
-                Joined::Follow(flight) => match self.shown(key) {
-                    Some((entry, shown)) => {
-                        self.listener.tell(key, shown.told(entry.lifetime()));
-                        results[at] = Some(Ok(entry.into_value()));
-                    }
-                    None => {
-                        self.listener.tell(key, EventKind::Joined);
-                        waits.push(Wait { at, flight, leads: false });
-                    }
-                },
-                Joined::Lead(flight) => {
-                    let ticket = Ticket::new(Arc::clone(self), key, Arc::clone(&flight));
-                    if self.background.is_closing() {
-                        late.push(at);
-                        continue;
-                    }
-                    // As for a single key: looked at only now that the flight can be joined (E4).
-                    match self.shown(key) {
-                        Some((entry, Shown::Fresh)) => {
-                            ticket.land(Landing::Found(entry.clone()));
-                            self.listener.tell(key, EventKind::Hit(entry.lifetime()));
-                            results[at] = Some(Ok(entry.into_value()));
-                            continue;
-                        }
-                        Some((entry, shown)) => {
-                            flight.refresh_behind(entry.clone());
-                            served.push((at, flight, entry, shown));
-                        }
-                        None => waits.push(Wait { at, flight, leads: true }),
-                    }
-                    crew.push(ticket);
-                }
+                continue;
             }
+            let ticket = Ticket::new(Arc::clone(self), key, Arc::clone(&flight));
+            if self.background.is_closing() {
+                late.push(at);
+                continue;
+            }
+            // As for a single key: looked at only now that the flight can be joined (E4).
+            match self.shown(key) {
+                Some((entry, Shown::Fresh)) => {
+                    ticket.land(Landing::Found(entry.clone()));
+                    self.listener.tell(key, EventKind::Hit(entry.lifetime()));
+                    results[at] = Some(Ok(entry.into_value()));
+                    continue;
+                }
+                Some((entry, shown)) => {
+                    flight.refresh_behind(entry.clone());
+                    served.push((at, flight, entry, shown));
+                }
+                None => waits.push(Wait { at, flight, leads, caller: Some(caller) }),
+            }
+            crew.push(ticket);
         }
         let grounded = !crew.is_empty() && self.take_off(crew, Arc::clone(compute), within).await;
         for (at, flight, entry, shown) in served {

@@ -14,12 +14,15 @@ use crate::cache::batch::compute_many;
 use crate::cache::budget::{Budget, Rate};
 use crate::cache::computed::{Computed, Keep, Ttl};
 use crate::cache::core::Core;
+use crate::cache::errors::Errors;
 use crate::cache::event::{Event, Listener};
 use crate::cache::flight::Flights;
 use crate::cache::gather::BatchLoader;
 use crate::cache::load::Owned;
+use crate::cache::places::Places;
 use crate::cache::policy::{CLOCK_SKEW, Jitter, MAX_REFRESHES, Policy, TIMEOUT};
 use crate::cache::tags::{Invalidations, TagsOf};
+use crate::cache::trouble;
 use crate::cache::{Cache, Loader, NoLoader, answer};
 use crate::entry::Entry;
 use crate::error::{Error, Result};
@@ -34,12 +37,12 @@ use crate::time::{AnyClock, Clock};
 pub struct CacheBuilder<S: Store, L = NoLoader> {
     store: S,
     loader: L,
-    settings: Settings<S>,
+    pub(super) settings: Settings<S>,
 }
 
 /// Whatever is not told is left to [`build`](CacheBuilder::build), which says what contradicts what.
 #[derive(Debug)]
-struct Settings<S: Store> {
+pub(super) struct Settings<S: Store> {
     ttl: Option<Duration>,
     no_expiration: bool,
     bypass: bool,
@@ -53,6 +56,7 @@ struct Settings<S: Store> {
     clock_skew: Duration,
     strict: bool,
     gather: Option<(Duration, usize)>,
+    pub(super) trouble: trouble::Settings<S>,
     load_timeout: Duration,
     refresh_timeout: Duration,
     max_refreshes: usize,
@@ -78,6 +82,7 @@ impl<S: Store> Default for Settings<S> {
             clock_skew: CLOCK_SKEW,
             strict: false,
             gather: None,
+            trouble: trouble::Settings::default(),
             load_timeout: TIMEOUT,
             refresh_timeout: TIMEOUT,
             max_refreshes: MAX_REFRESHES,
@@ -410,8 +415,12 @@ impl<S: Store, L> CacheBuilder<S, L> {
             (Some(rule), Ttl::For(ttl)) => Some(Box::new(Ahead::new(rule, ttl, chance.clone()))),
             _ => None,
         };
+        let trouble::Settings { negative, errors, .. } = settings.trouble;
         let core = Core {
             store: self.store,
+            negative: negative.map(|(_, negative)| negative),
+            errors: policy.trouble.backoff.map(|backoff| Errors::new(backoff, errors.only)),
+            places: policy.trouble.limit.map(Places::new),
             policy,
             clock: settings.clock,
             listener: settings.listener,
@@ -422,7 +431,8 @@ impl<S: Store, L> CacheBuilder<S, L> {
             ahead,
             chance,
         };
-        Ok(Cache { core: Arc::new(core), alive: Arc::new(alive), loader: self.loader })
+        let patience = core.policy.trouble.patience;
+        Ok(Cache { core: Arc::new(core), alive: Arc::new(alive), patience, loader: self.loader })
     }
 }
 
@@ -445,7 +455,7 @@ impl<S: Store> Settings<S> {
             if self.stale.is_some() {
                 return invalid("stale: a stale window needs a ttl before it");
             }
-            if self.jitter.is_some() {
+            if self.jitter.is_some() && self.trouble.negative.is_none() {
                 return invalid("jitter: there is no ttl to spread");
             }
             if self.ahead.is_some() {
@@ -501,6 +511,7 @@ impl<S: Store> Settings<S> {
         if self.max_refreshes == 0 {
             return invalid("max_refreshes: zero; for no refresh at all, set no stale window");
         }
+        let trouble = self.trouble.policy().map_err(|message| Error::invalid("cache", message))?;
         Ok(Policy {
             bypass: self.bypass,
             ttl,
@@ -511,6 +522,7 @@ impl<S: Store> Settings<S> {
             skew: self.clock_skew,
             strict: self.strict,
             gather: self.gather,
+            trouble,
             load_timeout: self.load_timeout,
             refresh_timeout: self.refresh_timeout,
             max_refreshes: self.max_refreshes,

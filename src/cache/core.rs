@@ -11,11 +11,15 @@ use foldhash::quality::FixedState;
 use crate::cache::ahead::Ahead;
 use crate::cache::background::Background;
 use crate::cache::computed::Computed;
+use crate::cache::errors::Errors;
 use crate::cache::event::{EventKind, Listener};
-use crate::cache::flight::{Flight, Flights, Joined, Landing, State};
+use crate::cache::flight::{Flight, Flights, Joined, Landing};
 use crate::cache::load::{Compute, Owned, Ticket, Within, fly, shut_down};
+use crate::cache::patience::{Patience, Waiting};
+use crate::cache::places::Places;
 use crate::cache::policy::Policy;
-use crate::cache::tags::{Invalidations, Record, TagsOf};
+use crate::cache::tags::{Invalidations, TagsOf};
+use crate::cache::trouble::Negative;
 use crate::entry::{Entry, Freshness, Lifetime};
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::runtime::BoxFuture;
@@ -33,6 +37,12 @@ pub(crate) struct Core<S: Store> {
     pub(crate) tags_of: TagsOf<S>,
     /// Whether and when fresh entries are refreshed early.
     pub(crate) ahead: Option<Box<Ahead>>,
+    /// What "not found" is, if it has a lifetime of its own (E16).
+    pub(crate) negative: Option<Negative<S::Value>>,
+    /// The errors that are remembered, if any are (E17).
+    pub(crate) errors: Option<Errors<Owned<S>>>,
+    /// The places of loads, if they are limited (E21).
+    pub(crate) places: Option<Places>,
     /// Spreads deadlines: a hash of key and instant is all the chance that jitter needs.
     pub(crate) chance: FixedState,
 }
@@ -73,8 +83,8 @@ impl<S: Store> Core<S> {
         Some(answer)
     }
 
-    /// The value that a caller gets at once: a fresh one that nobody has to refresh, or a stale one whose refresh
-    /// is running.
+    /// The value that a caller gets at once: a fresh one that nobody has to refresh, or a stale one of which a computation
+    /// is under way. That may be a load too, which brought the entry here itself and has not landed yet.
     #[inline]
     pub(crate) fn hit(&self, key: &S::Key) -> Option<S::Value> {
         if self.policy.bypass {
@@ -87,11 +97,11 @@ impl<S: Store> Core<S> {
         })??;
         if freshness == Freshness::Fresh {
             // One that is due is served too, by whoever starts its refresh (E18).
-            if self.is_due(key, life, now) && !self.flights.is_flying(key) {
+            if self.is_due(key, life, now) && !self.flights.flies(key) {
                 return None;
             }
             self.listener.tell(key, EventKind::Hit(life));
-        } else if self.flights.is_refreshing(key) {
+        } else if self.flights.flies(key) {
             self.listener.tell(key, EventKind::StaleHit(life));
         } else {
             return None;
@@ -114,7 +124,12 @@ impl<S: Store> Core<S> {
         held: Option<&Entry<S::Value>>,
         began: Timestamp,
     ) -> Result<Entry<S::Value>> {
-        let Computed { value, terms } = answer;
+        let Computed { value, mut terms } = answer;
+        if let (Some(negative), Some(ttl)) = (&self.negative, self.policy.trouble.negative_ttl)
+            && let Some(value) = value.as_ref().or(held.map(Entry::value))
+        {
+            terms = negative.terms(value, ttl, terms);
+        }
         let chance = self.chance.hash_one((key, began));
         let ended = self.clock.now();
         let life = self.policy.lifetime(began, ended, &terms, chance);
@@ -134,6 +149,18 @@ impl<S: Store> Core<S> {
         }
         self.tagged(entry, terms.tags)
     }
+
+    /// The error with which the computation of `key` counts as failed now (E17).
+    pub(crate) fn remembered_error(&self, key: &S::Key) -> Option<Error> {
+        self.errors.as_ref()?.remembered(key, self.clock.now())
+    }
+
+    /// Whatever failed before is no reason any more not to compute.
+    pub(crate) fn forget_error(&self, key: &S::Key) {
+        if let Some(errors) = &self.errors {
+            errors.forget(key);
+        }
+    }
 }
 
 impl<S: Store + 'static> Core<S> {
@@ -143,12 +170,18 @@ impl<S: Store + 'static> Core<S> {
         self: &'a Arc<Self>,
         key: &'a S::Key,
         compute: Compute<S::Value>,
+        patience: Patience,
     ) -> BoxFuture<'a, Result<S::Value>> {
-        Box::pin(self.fetch(key, compute))
+        Box::pin(self.fetch(key, compute, Waiting::new(patience)))
     }
 
     /// Joins the key's flight or runs one.
-    async fn fetch(self: &Arc<Self>, key: &S::Key, compute: Compute<S::Value>) -> Result<S::Value> {
+    async fn fetch(
+        self: &Arc<Self>,
+        key: &S::Key,
+        compute: Compute<S::Value>,
+        mut waiting: Waiting,
+    ) -> Result<S::Value> {
         if self.policy.bypass {
             let answer = compute(None).await?;
             return self.entry(key, answer, None, self.began()).map(Entry::into_value);
@@ -156,10 +189,12 @@ impl<S: Store + 'static> Core<S> {
         let arrived = self.invalidations.last();
         loop {
             let flight = match self.flights.join(key, &arrived) {
-                Joined::Lead(flight) => return self.lead(key, flight, compute).await,
+                Joined::Lead(flight) => return self.lead(key, flight, compute, &mut waiting).await,
                 Joined::Follow(flight) => flight,
             };
-            if Within::current().contains(&flight) {
+            let caller = flight.caller();
+            let within = Within::current();
+            if within.contains(&flight) {
                 return Err(Error::new(ErrorKind::Cycle, "cache", Operation::Compute)
                     .with_message("the computation of a key asked for that key again"));
             }
@@ -169,8 +204,11 @@ impl<S: Store + 'static> Core<S> {
                 self.listener.tell(key, shown.told(entry.lifetime()));
                 return Ok(entry.into_value());
             }
+            if within.is_within() {
+                flight.excuse();
+            }
             self.listener.tell(key, EventKind::Joined);
-            match self.wait(&flight, &arrived).await {
+            match self.wait(key, &flight, caller, &mut waiting, &arrived).await? {
                 Landing::Found(entry) | Landing::Value(entry) => return Ok(entry.into_value()),
                 Landing::Failed(error) => return Err(error),
                 // Whoever ran it is gone, or what it brought was invalidated before this caller came: the next
@@ -188,7 +226,9 @@ impl<S: Store + 'static> Core<S> {
         key: &S::Key,
         flight: Arc<Flight<S::Value>>,
         compute: Compute<S::Value>,
+        waiting: &mut Waiting,
     ) -> Result<S::Value> {
+        let caller = flight.caller();
         let ticket = Ticket::new(Arc::clone(self), key, Arc::clone(&flight));
         if self.background.is_closing() {
             // The flight lands first: nobody is to join one that does not fly.
@@ -228,7 +268,7 @@ impl<S: Store + 'static> Core<S> {
             return Ok(entry.into_value());
         }
         // Whatever was invalidated came later than this caller.
-        match self.wait(&flight, flight.born()).await {
+        match self.wait(key, &flight, caller, waiting, flight.born()).await? {
             Landing::Found(entry) | Landing::Value(entry) => Ok(entry.into_value()),
             Landing::Failed(error) => Err(error),
             Landing::Panicked => match flight.take_panic() {
@@ -281,26 +321,6 @@ impl<S: Store + 'static> Core<S> {
             }
         }
         Err(shut_down(Operation::Compute))
-    }
-
-    /// Waits for a flight to land, or to show a stale entry that may still be served. What was invalidated
-    /// before this caller arrived it is not given.
-    pub(super) async fn wait(&self, flight: &Flight<S::Value>, arrived: &Arc<Record>) -> Landing<S::Value> {
-        let servable = |state: &State<S::Value>| {
-            let State::Refreshing(entry) = state else { return false };
-            self.policy.judge(entry.lifetime(), self.clock.now()) <= Freshness::Stale
-                && self.admits(flight, arrived, entry)
-        };
-        match flight.shows(servable).await {
-            State::Landed(Landing::Found(entry) | Landing::Value(entry))
-                if !self.admits(flight, arrived, &entry) =>
-            {
-                Landing::Vanished
-            }
-            State::Landed(landing) => landing,
-            State::Refreshing(entry) => Landing::Value(entry),
-            State::Running => Landing::Vanished,
-        }
     }
 }
 

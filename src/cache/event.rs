@@ -33,8 +33,18 @@ pub enum EventKind<'a> {
     LoadStarted,
     /// It ended well, after this time by the cache's clock.
     LoadSucceeded(Duration),
-    /// It failed, ran out of time, or was cut off by a shutdown.
+    /// It failed, ran out of time (perhaps while it waited for a place, before it began), or was cut off by a shutdown.
     LoadFailed(&'a Error),
+    /// It did not begin: as many loads ran and waited as may (E21).
+    LoadRejected,
+    /// It was dropped: the last caller who waited for it had lost patience (E20).
+    LoadDropped,
+    /// None was begun, because the last one failed a moment ago: it counts as failed again, with this error (E17).
+    ErrorRemembered(&'a Error),
+    /// A caller who had waited for the soft timeout was served an expired entry; the load goes on (E20).
+    SoftTimeout(Lifetime),
+    /// A caller who had waited for the hard timeout got an error (E20).
+    HardTimeout,
     /// It panicked. The panic goes on in the caller that began it, if it still waits.
     LoadPanicked,
     /// A computation began because a stale entry was served, or a fresh one that was due.
@@ -45,7 +55,8 @@ pub enum EventKind<'a> {
     RefreshFailed(&'a Error),
     /// It panicked; the entry that was served stays.
     RefreshPanicked,
-    /// It did not begin: as many refreshes as allowed were running or had begun lately, or the cache is shut down.
+    /// It did not begin: as many refreshes as allowed were running or had begun lately, the last computation failed a
+    /// moment ago (E17), or the cache is shut down.
     RefreshSkipped,
     /// The result of a computation was not stored, because the key was written or removed meanwhile, or one of its
     /// tags removed (E4).
@@ -82,6 +93,11 @@ impl EventKind<'_> {
             Self::LoadStarted => "LoadStarted",
             Self::LoadSucceeded(_) => "LoadSucceeded",
             Self::LoadFailed(_) => "LoadFailed",
+            Self::LoadRejected => "LoadRejected",
+            Self::LoadDropped => "LoadDropped",
+            Self::ErrorRemembered(_) => "ErrorRemembered",
+            Self::SoftTimeout(_) => "SoftTimeout",
+            Self::HardTimeout => "HardTimeout",
             Self::LoadPanicked => "LoadPanicked",
             Self::RefreshStarted => "RefreshStarted",
             Self::RefreshSucceeded(_) => "RefreshSucceeded",

@@ -7,7 +7,7 @@ use std::collections::hash_map::Entry as Slots;
 use std::hash::{BuildHasher, Hash};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::task::Waker;
 
 use foldhash::quality::RandomState;
 use tokio::sync::watch;
@@ -23,6 +23,8 @@ const SHARDS: usize = 64;
 pub(crate) struct Flight<V> {
     state: watch::Sender<State<V>>,
     claim: Mutex<Claim>,
+    /// Callers that are there for the outcome.
+    callers: AtomicUsize,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
     /// The last invalidation of tags before it could be joined.
     born: Arc<Record>,
@@ -33,6 +35,9 @@ pub(crate) struct Flight<V> {
 pub(crate) enum State<V> {
     /// Reading the store, or computing with nothing to serve meanwhile.
     Running,
+    /// Computing while its callers wait, though this entry is held: past its windows, and good for whoever loses
+    /// patience (E20).
+    Loading(Entry<V>),
     /// Computing, while this entry is served: stale, or fresh and due.
     Refreshing(Entry<V>),
     /// Over.
@@ -54,18 +59,27 @@ pub(crate) enum Landing<V> {
 }
 
 /// Who may write the store: the flight, or whoever overtook it.
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 #[derive(Default)]
 struct Claim {
     /// Overtaken by a write: its result must not be stored.
     fenced: bool,
     storing: bool,
+    /// Nobody wants the outcome: the task ends at its next poll (E20).
+    given_up: bool,
+    /// A computation waits for this one, so it needs no place (E21).
+    excused: bool,
+    /// Whether the task has not seen one of these yet, and how to wake it.
+    news: bool,
+    task: Option<Waker>,
 }
 
 impl<V: Clone> Flight<V> {
     fn new(fenced: bool, born: Arc<Record>) -> Self {
         Self {
             state: watch::Sender::new(State::Running),
-            claim: Mutex::new(Claim { fenced, storing: false }),
+            claim: Mutex::new(Claim { fenced, ..Claim::default() }),
+            callers: AtomicUsize::new(0),
             panic: Mutex::new(None),
             born,
         }
@@ -99,6 +113,67 @@ impl<V: Clone> Flight<V> {
             State::Refreshing(entry) => Some(entry.clone()),
             _ => None,
         }
+    }
+
+    /// Shows an entry to callers who may lose patience.
+    pub(crate) fn load_beside(&self, held: Entry<V>) {
+        self.state.send_replace(State::Loading(held));
+    }
+
+    /// One caller more, until the guard goes.
+    pub(crate) fn caller(self: &Arc<Self>) -> Caller<V> {
+        Caller(Arc::clone(self))
+    }
+
+    /// Runs `work` unless a write has overtaken the flight; a write that comes now waits for its end.
+    pub(crate) fn unless_fenced(&self, work: impl FnOnce()) {
+        let claim = self.claim.lock();
+        if !claim.fenced {
+            work();
+        }
+    }
+
+    /// Nobody has to wait for a place any more on account of this flight.
+    pub(crate) fn excuse(&self) {
+        let task = {
+            let mut claim = self.claim.lock();
+            claim.news |= !std::mem::replace(&mut claim.excused, true);
+            claim.task.take()
+        };
+        task.into_iter().for_each(Waker::wake);
+    }
+
+    pub(crate) fn is_excused(&self) -> bool {
+        self.claim.lock().excused
+    }
+
+    pub(crate) fn is_given_up(&self) -> bool {
+        self.claim.lock().given_up
+    }
+
+    /// Remembers whom to wake when the flight is given up or excused. `true` if that has just happened.
+    pub(crate) fn has_news(&self, task: &Waker) -> bool {
+        let mut claim = self.claim.lock();
+        if !claim.task.as_ref().is_some_and(|known| known.will_wake(task)) {
+            claim.task = Some(task.clone());
+        }
+        std::mem::take(&mut claim.news)
+    }
+
+    /// Ends the task, unless it is storing or over already.
+    fn give_up(&self) -> bool {
+        let task = {
+            let mut claim = self.claim.lock();
+            if claim.storing || claim.given_up || matches!(&*self.state.borrow(), State::Landed(_)) {
+                return false;
+            }
+            claim.given_up = true;
+            claim.news = true;
+            claim.fenced = true;
+            claim.task.take()
+        };
+        task.into_iter().for_each(Waker::wake);
+        true
     }
 
     pub(crate) fn refresh_behind(&self, stale: Entry<V>) {
@@ -143,6 +218,15 @@ impl<V: Clone> Flight<V> {
     }
 }
 
+/// A caller that is there for the outcome of a flight. `Flights::join` counted it.
+pub(crate) struct Caller<V>(Arc<Flight<V>>);
+
+impl<V> Drop for Caller<V> {
+    fn drop(&mut self) {
+        self.0.callers.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
 /// What the table keeps of a key while anything goes on there.
 struct Slot<V> {
     /// The flight that callers may join.
@@ -175,9 +259,9 @@ impl<V: Clone> Slot<V> {
 }
 
 pub(crate) enum Joined<V> {
-    /// The caller is to run this flight.
+    /// The caller is to run this flight. It is counted among the callers until [`Flight::caller`] is dropped.
     Lead(Arc<Flight<V>>),
-    /// Another caller runs it.
+    /// Another caller runs it. Counted likewise.
     Follow(Arc<Flight<V>>),
 }
 
@@ -203,23 +287,14 @@ impl<O: Hash + Eq + Clone, V: Clone> Flights<O, V> {
         self.shards[(self.hasher.hash_one(key) >> 58) as usize].lock()
     }
 
-    /// Whether a refresh of `key` is running.
-    pub(crate) fn is_refreshing<K>(&self, key: &K) -> bool
+    /// Whether there is a flight of `key` to join.
+    pub(crate) fn flies<K>(&self, key: &K) -> bool
     where
         O: Borrow<K>,
         K: Hash + Eq + ?Sized,
     {
         let shard = self.shard(key);
-        shard.get(key).and_then(|slot| slot.flight.as_ref()).is_some_and(|flight| flight.is_refreshing())
-    }
-
-    /// Whether anything is on its way for `key`.
-    pub(crate) fn is_flying<K>(&self, key: &K) -> bool
-    where
-        O: Borrow<K>,
-        K: Hash + Eq + ?Sized,
-    {
-        self.shard(key).get(key).is_some_and(|slot| slot.flight.is_some())
+        shard.get(key).is_some_and(|slot| slot.flight.is_some())
     }
 
     /// Joins the flight of `key`, or begins one. One that begins beside a write is overtaken from birth:
@@ -231,13 +306,35 @@ impl<O: Hash + Eq + Clone, V: Clone> Flights<O, V> {
     {
         let mut shard = self.shard(key);
         if let Some(flight) = shard.get(key).and_then(|slot| slot.flight.as_ref()) {
+            flight.callers.fetch_add(1, Ordering::SeqCst);
             return Joined::Follow(Arc::clone(flight));
         }
         let slot = shard.entry(key.to_owned()).or_default();
         let fenced = slot.writers > 0 || !slot.storing.is_empty() || self.clearing.load(Ordering::SeqCst) > 0;
         let flight = Arc::new(Flight::new(fenced, Arc::clone(arrived)));
+        flight.callers.fetch_add(1, Ordering::SeqCst);
         slot.flight = Some(Arc::clone(&flight));
         Joined::Lead(flight)
+    }
+
+    /// Gives up a load for which nobody waits any more: its key is free at once. `false` if it goes on.
+    pub(crate) fn give_up<K>(&self, key: &K, flight: &Arc<Flight<V>>) -> bool
+    where
+        O: Borrow<K>,
+        K: Hash + Eq + ?Sized,
+    {
+        // Nobody joins meanwhile.
+        let mut shard = self.shard(key);
+        if flight.callers.load(Ordering::SeqCst) > 0 || flight.is_refreshing() || !flight.give_up() {
+            return false;
+        }
+        if let Some(slot) = shard.get_mut(key) {
+            slot.flight.take_if(|held| Arc::ptr_eq(held, flight));
+            if slot.is_idle() {
+                shard.remove(key);
+            }
+        }
+        true
     }
 
     /// Takes a flight out of the table, before its result is published.

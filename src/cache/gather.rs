@@ -49,7 +49,7 @@ impl<S: Store + 'static> Cache<S, BatchLoader<S>> {
         }
         let (core, loader, owned) = (Arc::clone(&self.core), self.loader.clone(), key.to_owned());
         let compute: Compute<S::Value> = Box::new(move |_| loader.compute(core, owned));
-        self.core.miss(key, compute).await
+        self.core.miss(key, compute, self.patience).await
     }
 
     /// The same for many keys, as [`get_or_compute_many`](Self::get_or_compute_many) gives them: what is missing is
@@ -59,7 +59,7 @@ impl<S: Store + 'static> Cache<S, BatchLoader<S>> {
         if all {
             return hits;
         }
-        self.core.miss_many(keys, hits, Arc::clone(&self.loader.load)).await
+        self.core.miss_many(keys, hits, Arc::clone(&self.loader.load), self.patience).await
     }
 }
 

@@ -5,8 +5,8 @@ use std::collections::HashSet;
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use crate::cache::computed::Computed;
 use crate::cache::core::Core;
 use crate::cache::event::EventKind;
 use crate::cache::flight::{Flight, Landing};
+use crate::cache::places::{Full, Place};
 use crate::entry::{Entry, Freshness};
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::runtime::BoxFuture;
@@ -68,6 +69,11 @@ impl Within {
         let mut flights: Box<[Arc<dyn Any + Send + Sync>]> = flights.map(|flight| flight as _).collect();
         flights.sort_unstable_by_key(|flight| Arc::as_ptr(flight).addr());
         Self(Some(Arc::new(Link { flights, outer: self.0.into_iter().collect() })))
+    }
+
+    /// Whether the task computes for any flight.
+    pub(crate) fn is_within(&self) -> bool {
+        self.0.is_some()
     }
 
     /// Whether the task computes for this flight, so that waiting for it would never end.
@@ -141,8 +147,10 @@ impl<S: Store> Drop for Ticket<S> {
 
 /// Runs a flight from its beginning to its landing.
 pub(crate) async fn fly<S: Store + 'static>(ticket: Ticket<S>, compute: Compute<S::Value>, within: Within) {
-    match catch(run(&ticket, compute, within)).await {
-        Ok(landing) => ticket.land(landing),
+    match catch(unless_given_up(&ticket.flight, run(&ticket, compute, within))).await {
+        // Its key is free, and nobody waits: there is nothing to be told.
+        Ok(None) => ticket.land(Landing::Vanished),
+        Ok(Some(landing)) => ticket.land(landing),
         Err(payload) => ground(&ticket, &mut Some(payload)),
     }
 }
@@ -370,14 +378,14 @@ async fn refresh<S: Store + 'static>(
     within: Within,
 ) -> Landing<S::Value> {
     let core = &*ticket.core;
+    if let Some(error) = core.remembered_error(ticket.key()) {
+        core.listener.tell(ticket.key(), EventKind::RefreshSkipped);
+        return fall_back(ticket, Some(stale), error);
+    }
     ticket.flight.refresh_behind(stale.clone());
     aside().await;
-    core.listener.tell(ticket.key(), EventKind::RefreshStarted);
-    let began = core.began();
-    let limit = (core.policy.refresh_timeout, "refresh_timeout");
-    match computed(ticket, Some(&stale), compute, within, began, limit).await {
-        Ok((entry, unchanged)) => {
-            let took = core.clock.now().since(began);
+    match computed(ticket, Some(&stale), compute, within, Errand::Refresh).await {
+        Ok(Answered { entry, unchanged, took }) => {
             core.listener.tell(ticket.key(), EventKind::RefreshSucceeded(took));
             refreshed(ticket, store(ticket, entry, unchanged).await)
         }
@@ -411,26 +419,37 @@ async fn load<S: Store + 'static>(
     within: Within,
 ) -> Landing<S::Value> {
     let core = &*ticket.core;
-    core.listener.tell(ticket.key(), EventKind::LoadStarted);
-    let began = core.began();
-    let limit = (core.policy.load_timeout, "load_timeout");
-    match computed(ticket, held.as_ref(), compute, within, began, limit).await {
-        Ok((entry, unchanged)) => {
-            let took = core.clock.now().since(began);
+    let (outcome, remembered) = if let Some(error) = core.remembered_error(ticket.key()) {
+        (Err(error), true)
+    } else {
+        if let Some(held) = &held {
+            ticket.flight.load_beside(held.clone());
+        }
+        (computed(ticket, held.as_ref(), compute, within, Errand::Load).await, false)
+    };
+    match outcome {
+        Ok(Answered { entry, unchanged, took }) => {
             core.listener.tell(ticket.key(), EventKind::LoadSucceeded(took));
             store(ticket, entry, unchanged).await
         }
-        Err(error) => load_failed(ticket, held, &error),
+        Err(error) => load_failed(ticket, held, &error, remembered),
     }
 }
 
+/// How a load lands that failed, or counts as failed because the last one did a moment ago.
 pub(super) fn load_failed<S: Store>(
     ticket: &Ticket<S>,
     held: Option<Entry<S::Value>>,
     error: &Error,
+    remembered: bool,
 ) -> Landing<S::Value> {
     let core = &*ticket.core;
-    core.listener.tell(ticket.key(), EventKind::LoadFailed(error));
+    let kind = match error.kind() {
+        _ if remembered => EventKind::ErrorRemembered(error),
+        ErrorKind::Overloaded => EventKind::LoadRejected,
+        _ => EventKind::LoadFailed(error),
+    };
+    core.listener.tell(ticket.key(), kind);
     let landing = fall_back(ticket, held, error.clone());
     if matches!(landing, Landing::Value(_)) {
         core.listener.tell(ticket.key(), EventKind::StaleOnError(error));
@@ -438,32 +457,137 @@ pub(super) fn load_failed<S: Store>(
     landing
 }
 
-/// Runs the computation and makes an entry of its answer; tells also whether its value is the one that it
-/// was given.
+/// On whose account something is computed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Errand {
+    /// Callers wait.
+    Load,
+    /// Callers were served what was there.
+    Refresh,
+}
+
+/// When a computation began, and whether it had to wait for its place.
+#[derive(Clone, Copy)]
+pub(super) struct Begun {
+    pub(super) at: Timestamp,
+    waited: bool,
+}
+
+/// What a computation came to.
+struct Answered<V> {
+    entry: Entry<V>,
+    /// Its value is that of the entry that it was given (E22).
+    unchanged: bool,
+    /// From when it had its place.
+    took: Duration,
+}
+
+/// Runs the computation and makes an entry of its answer.
 async fn computed<S: Store + 'static>(
     ticket: &Ticket<S>,
     held: Option<&Entry<S::Value>>,
     compute: Compute<S::Value>,
     within: Within,
-    began: Timestamp,
-    (limit, setting): (Duration, &'static str),
-) -> Result<(Entry<S::Value>, bool)> {
+    errand: Errand,
+) -> Result<Answered<S::Value>> {
     let core = &*ticket.core;
-    let within = within.and(std::iter::once(Arc::clone(&ticket.flight)));
     let given = held.cloned();
     // The closure itself runs inside too: it may panic, or ask for its own key, before its first await.
-    let work = within.scope(async move { compute(given).await });
-    match core.background.bounded(limit, work).await {
-        Ok(answer) => {
-            let answer = answer?;
-            let unchanged = answer.value.is_none();
-            let entry = core.entry(ticket.key(), answer, held, began)?;
-            if let Some(ahead) = &core.ahead {
-                ahead.measured(ticket.key(), core.clock.now().since(began));
-            }
-            Ok((entry, unchanged))
+    let work = async move { compute(given).await };
+    let (answer, begun) = placed(core, &[ticket], within, errand, work).await;
+    let began = begun.map_or_else(|| core.clock.now(), |begun| begun.at);
+    let outcome = answer.and_then(|answer| {
+        let unchanged = answer.value.is_none();
+        let entry = core.entry(ticket.key(), answer, held, began)?;
+        let took = core.clock.now().since(began);
+        if let Some(ahead) = &core.ahead {
+            ahead.measured(ticket.key(), took);
+        }
+        Ok(Answered { entry, unchanged, took })
+    });
+    remember(ticket, begun, outcome.as_ref().err());
+    outcome
+}
+
+/// Runs the computation of these flights within the limit of its errand, once it has its place. Says also when that
+/// was, if it came to it.
+pub(super) async fn placed<S: Store, T>(
+    core: &Core<S>,
+    tickets: &[&Ticket<S>],
+    within: Within,
+    errand: Errand,
+    work: impl Future<Output = Result<T>>,
+) -> (Result<T>, Option<Begun>) {
+    let (limit, setting) = match errand {
+        Errand::Load => (core.policy.load_timeout, "load_timeout"),
+        Errand::Refresh => (core.policy.refresh_timeout, "refresh_timeout"),
+    };
+    let begun = OnceLock::new();
+    let work = async {
+        let (_place, waited) = match errand {
+            Errand::Load => place(core, tickets, &within).await?,
+            Errand::Refresh => (None, false),
+        };
+        for ticket in tickets {
+            let started = match errand {
+                Errand::Load => EventKind::LoadStarted,
+                Errand::Refresh => EventKind::RefreshStarted,
+            };
+            core.listener.tell(ticket.key(), started);
+        }
+        begun.get_or_init(|| Begun { at: core.began(), waited });
+        within.and(tickets.iter().map(|ticket| Arc::clone(&ticket.flight))).scope(work).await
+    };
+    let outcome = match core.background.bounded(limit, work).await {
+        Ok(answer) => answer,
+        Err(Cut::Deadline) if begun.get().is_none() => {
+            Err(Error::new(ErrorKind::Timeout, "cache", Operation::Compute)
+                .with_message(format!("no place for this load within {limit:?} (load_timeout, max_loads)")))
         }
         Err(cut) => Err(cut_off(cut, Operation::Compute, limit, setting)),
+    };
+    (outcome, begun.into_inner())
+}
+
+/// A place for the load, if loads are limited, and whether it had to wait for it. What runs within a computation
+/// needs none (E21).
+async fn place<S: Store>(
+    core: &Core<S>,
+    tickets: &[&Ticket<S>],
+    within: &Within,
+) -> Result<(Option<Place>, bool)> {
+    let Some(places) = core.places.as_ref().filter(|_| !within.is_within()) else {
+        return Ok((None, false));
+    };
+    let excused = || tickets.iter().any(|ticket| ticket.flight.is_excused());
+    if excused() {
+        return Ok((None, false));
+    }
+    let mut waited = false;
+    let place = places.take(|| {
+        waited = true;
+        excused()
+    });
+    let place = place.await.map_err(|_: Full| {
+        Error::new(ErrorKind::Overloaded, "cache", Operation::Compute)
+            .with_message("as many loads run (max_loads) and wait (max_waiting_loads) as may")
+    })?;
+    Ok((place, waited))
+}
+
+/// Remembers or forgets how a computation came out, unless a write has overtaken it (E17). Whoever never began, or
+/// lost its time in the queue, says nothing of its origin.
+pub(super) fn remember<S: Store>(ticket: &Ticket<S>, begun: Option<Begun>, error: Option<&Error>) {
+    let core = &*ticket.core;
+    let (Some(errors), Some(begun)) = (&core.errors, begun) else { return };
+    match error {
+        None => ticket.flight.unless_fenced(|| errors.forget(ticket.key())),
+        Some(error) if error.kind() == ErrorKind::Timeout && begun.waited => {}
+        Some(error) if errors.wants(error) => {
+            let now = core.clock.now();
+            ticket.flight.unless_fenced(|| errors.failed(ticket.key(), error, now));
+        }
+        Some(_) => {}
     }
 }
 
@@ -513,7 +637,11 @@ pub(super) fn was_stored<S: Store>(
 
 /// A failed computation lands with the last entry still held, if that may be served (E2, E8) and nobody
 /// removed it meanwhile. That the key is absent is an answer and no failure: only a stale window outlasts it.
-fn fall_back<S: Store>(ticket: &Ticket<S>, held: Option<Entry<S::Value>>, error: Error) -> Landing<S::Value> {
+pub(super) fn fall_back<S: Store>(
+    ticket: &Ticket<S>,
+    held: Option<Entry<S::Value>>,
+    error: Error,
+) -> Landing<S::Value> {
     let core = &*ticket.core;
     let now = core.clock.now();
     let serves = |life| match error.kind() {
@@ -541,6 +669,25 @@ pub(super) fn cut_off(cut: Cut, operation: Operation, limit: Duration, setting: 
 pub(crate) fn shut_down(operation: Operation) -> Error {
     Error::new(ErrorKind::ShutDown, "cache", operation)
         .with_message("the cache was shut down or its last handle dropped")
+}
+
+/// Runs the work of a flight, until it is over or given up; then it is dropped.
+async fn unless_given_up<V: Clone, F: Future>(flight: &Flight<V>, work: F) -> Option<F::Output> {
+    let mut work = pin!(work);
+    poll_fn(|context| {
+        loop {
+            if flight.is_given_up() {
+                return Poll::Ready(None);
+            }
+            if let Poll::Ready(output) = work.as_mut().poll(context) {
+                return Poll::Ready(Some(output));
+            }
+            if !flight.has_news(context.waker()) {
+                return Poll::Pending;
+            }
+        }
+    })
+    .await
 }
 
 /// Runs a future and hands over its panic instead of unwinding.

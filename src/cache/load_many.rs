@@ -5,7 +5,6 @@ use std::any::Any;
 use std::future::{Future, poll_fn};
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
 
 use crate::cache::answers::Answers;
 use crate::cache::background::Cut;
@@ -15,8 +14,9 @@ use crate::cache::core::Core;
 use crate::cache::event::EventKind;
 use crate::cache::flight::Landing;
 use crate::cache::load::{
-    Judged, Owned, Ticket, Within, aside, catch, cut_off, early as begin_early, ground, judged, known_better,
-    known_longer, load_failed, may_store, permit, refresh_failed, refreshed, was_read, was_stored,
+    Begun, Errand, Judged, Owned, Ticket, Within, aside, catch, early as begin_early, fall_back, ground,
+    judged, known_better, known_longer, load_failed, may_store, permit, placed, refresh_failed, refreshed,
+    remember, was_read, was_stored,
 };
 use crate::entry::{Entry, Freshness};
 use crate::error::{Error, Operation, Result};
@@ -37,15 +37,6 @@ impl<S: Store> Due<'_, S> {
         drop(self);
         ticket.land(landing);
     }
-}
-
-/// Why keys are computed.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Errand {
-    /// Their callers wait.
-    Load,
-    /// Their callers were served stale entries.
-    Refresh,
 }
 
 /// Runs the flights of a batch from their beginning to their landing, each of which lands as soon as its outcome is
@@ -195,21 +186,17 @@ async fn compute_due<S: Store + 'static>(
     compute: &ComputeMany<S>,
     within: &Within,
 ) {
-    for due in &due {
-        core.listener.tell(due.ticket.key(), errand.started());
+    let due = not_failed_lately(core, due, errand);
+    if due.is_empty() {
+        return;
     }
-    let began = core.began();
-    let (limit, setting) = errand.limit(core);
-    let flights = within.clone().and(due.iter().map(|due| Arc::clone(&due.ticket.flight)));
+    let tickets: Vec<_> = due.iter().map(|due| due.ticket).collect();
     let keys = due.iter().map(|due| due.ticket.key.clone()).collect();
-    let work = flights.scope(async { compute(keys).await });
-    let mut answers = match core.background.bounded(limit, work).await {
-        Ok(answers) => answers,
-        Err(cut) => Err(cut_off(cut, Operation::Compute, limit, setting)),
-    };
+    let work = async { compute(keys).await };
+    let (mut answers, begun) = placed(core, &tickets, within.clone(), errand, work).await;
     let mut storing = Vec::with_capacity(due.len());
     for due in due {
-        match errand.take(core, &due, &mut answers, began) {
+        match errand.take(core, &due, &mut answers, begun) {
             Ok(entry) if may_store(due.ticket, &entry) => storing.push((due, entry)),
             Ok(entry) => due.land(Landing::Value(entry)),
             Err(error) => {
@@ -233,29 +220,54 @@ async fn compute_due<S: Store + 'static>(
     }
 }
 
+/// Lands the keys whose last computation failed a moment ago, as if it had failed again (E17). Of the others it shows
+/// what is held to callers who may lose patience (E20).
+fn not_failed_lately<'a, S: Store>(core: &Core<S>, due: Vec<Due<'a, S>>, errand: Errand) -> Vec<Due<'a, S>> {
+    let mut left = Vec::with_capacity(due.len());
+    for due in due {
+        match (core.remembered_error(due.ticket.key()), errand, &due.held) {
+            (Some(error), Errand::Refresh, held) => {
+                core.listener.tell(due.ticket.key(), EventKind::RefreshSkipped);
+                let landing = fall_back(due.ticket, held.clone(), error);
+                due.land(landing);
+            }
+            (Some(error), Errand::Load, held) => {
+                let landing = load_failed(due.ticket, held.clone(), &error, true);
+                due.land(landing);
+            }
+            (None, errand, held) => {
+                if let (Errand::Load, Some(held)) = (errand, held) {
+                    due.ticket.flight.load_beside(held.clone());
+                }
+                left.push(due);
+            }
+        }
+    }
+    left
+}
+
 impl Errand {
-    fn started(self) -> EventKind<'static> {
-        match self {
-            Self::Load => EventKind::LoadStarted,
-            Self::Refresh => EventKind::RefreshStarted,
-        }
-    }
-
-    fn limit<S: Store>(self, core: &Core<S>) -> (Duration, &'static str) {
-        match self {
-            Self::Load => (core.policy.load_timeout, "load_timeout"),
-            Self::Refresh => (core.policy.refresh_timeout, "refresh_timeout"),
-        }
-    }
-
     /// The entry of one key's answer, of which is told.
     fn take<S: Store>(
         self,
         core: &Core<S>,
         due: &Due<'_, S>,
         answers: &mut Result<Answers<Owned<S>, S::Value>>,
-        began: Timestamp,
+        begun: Option<Begun>,
     ) -> Result<Entry<S::Value>> {
+        let entry = self.entry(core, due, answers, begun);
+        remember(due.ticket, begun, entry.as_ref().err());
+        entry
+    }
+
+    fn entry<S: Store>(
+        self,
+        core: &Core<S>,
+        due: &Due<'_, S>,
+        answers: &mut Result<Answers<Owned<S>, S::Value>>,
+        begun: Option<Begun>,
+    ) -> Result<Entry<S::Value>> {
+        let began = begun.map_or_else(|| core.clock.now(), |begun| begun.at);
         let answer = match answers {
             Ok(answers) => answers.take(due.ticket.key()).unwrap_or_else(|| core.absent())?,
             Err(error) => return Err(error.clone()),
@@ -278,7 +290,7 @@ impl Errand {
     fn failed<S: Store>(self, due: &Due<'_, S>, error: Error) -> Landing<S::Value> {
         match (self, due.held.clone()) {
             (Self::Refresh, Some(stale)) => refresh_failed(due.ticket, stale, error),
-            (_, held) => load_failed(due.ticket, held, &error),
+            (_, held) => load_failed(due.ticket, held, &error, false),
         }
     }
 }

@@ -13,15 +13,19 @@ pub(crate) mod budget;
 mod builder;
 pub(crate) mod computed;
 pub(crate) mod core;
+pub(crate) mod errors;
 pub(crate) mod event;
 mod flight;
 mod gather;
 mod load;
 mod load_many;
+pub(crate) mod patience;
+pub(crate) mod places;
 pub(crate) mod policy;
 mod tags;
 #[cfg(test)]
 mod tests;
+pub(crate) mod trouble;
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -35,6 +39,7 @@ pub use builder::CacheBuilder;
 pub use computed::Computed;
 pub use event::{Event, EventKind};
 pub use gather::BatchLoader;
+pub use patience::Patience;
 
 use crate::describe::Description;
 use crate::entry::{Entry, Freshness};
@@ -90,6 +95,7 @@ use load::{Compute, Owned};
 pub struct Cache<S: Store, L = NoLoader> {
     pub(crate) core: Arc<Core<S>>,
     pub(crate) alive: Arc<Alive>,
+    pub(crate) patience: Patience,
     loader: L,
 }
 
@@ -172,7 +178,7 @@ impl<S: Store + 'static, L> Cache<S, L> {
             return Ok(value);
         }
         let compute: Compute<S::Value> = Box::new(|_| Box::pin(async { Ok(compute().await.into()) }));
-        self.core.miss(key, compute).await
+        self.core.miss(key, compute, self.patience).await
     }
 
     /// The same for a computation that may fail. Its error is the source of one of kind
@@ -188,7 +194,7 @@ impl<S: Store + 'static, L> Cache<S, L> {
             return Ok(value);
         }
         let compute: Compute<S::Value> = Box::new(|_| Box::pin(async { answer(compute()).await }));
-        self.core.miss(key, compute).await
+        self.core.miss(key, compute, self.patience).await
     }
 
     /// The same for a computation that is given the entry still held, stale or expired, and may answer
@@ -205,7 +211,7 @@ impl<S: Store + 'static, L> Cache<S, L> {
             return Ok(value);
         }
         let compute: Compute<S::Value> = Box::new(|held| Box::pin(async { answer(compute(held)).await }));
-        self.core.miss(key, compute).await
+        self.core.miss(key, compute, self.patience).await
     }
 
     /// Stores `value` under `key`, created now, for the cache's ttl. Overtakes a running computation.
@@ -220,6 +226,7 @@ impl<S: Store + 'static, L> Cache<S, L> {
         }
         let entry = self.core.entry(key, value, None, self.core.began())?;
         let _fence = self.core.flights.write(key.to_owned()).await;
+        self.core.forget_error(key);
         let outcome = self.core.store.set(key, entry).await;
         match &outcome {
             Ok(SetOutcome::Stored) => self.core.listener.tell(key, EventKind::Set),
@@ -236,6 +243,7 @@ impl<S: Store + 'static, L> Cache<S, L> {
             return Ok(());
         }
         let _fence = self.core.flights.write(key.to_owned()).await;
+        self.core.forget_error(key);
         let outcome = self.core.store.remove(key).await;
         match &outcome {
             Ok(()) => self.core.listener.tell(key, EventKind::Removed),
@@ -250,6 +258,9 @@ impl<S: Store + 'static, L> Cache<S, L> {
             return Ok(());
         }
         let _fence = self.core.flights.write_all().await;
+        if let Some(errors) = &self.core.errors {
+            errors.forget_all();
+        }
         let outcome = self.core.store.clear().await;
         self.core.listener.tell_of_all(match &outcome {
             Ok(()) => EventKind::Cleared,
@@ -299,7 +310,7 @@ impl<S: Store + 'static> Cache<S, Loader<S>> {
         }
         let (loader, owned) = (Arc::clone(&self.loader.0), key.to_owned());
         let compute: Compute<S::Value> = Box::new(move |held| loader(owned, held));
-        self.core.miss(key, compute).await
+        self.core.miss(key, compute, self.patience).await
     }
 }
 
@@ -331,7 +342,8 @@ where
 
 impl<S: Store, L: Clone> Clone for Cache<S, L> {
     fn clone(&self) -> Self {
-        Self { core: Arc::clone(&self.core), alive: Arc::clone(&self.alive), loader: self.loader.clone() }
+        let (core, alive) = (Arc::clone(&self.core), Arc::clone(&self.alive));
+        Self { core, alive, patience: self.patience, loader: self.loader.clone() }
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::cache::ahead::Rule;
 use crate::cache::budget::Rate;
 use crate::cache::computed::{Keep, Terms, Ttl};
+use crate::cache::trouble::Trouble;
 use crate::describe::{Description, grouped};
 use crate::entry::{Freshness, Lifetime};
 use crate::time::Timestamp;
@@ -29,6 +30,7 @@ pub(crate) struct Policy {
     pub(crate) strict: bool,
     /// For how long a single load waits for company, and how many are loaded by one call.
     pub(crate) gather: Option<(Duration, usize)>,
+    pub(crate) trouble: Trouble,
     pub(crate) load_timeout: Duration,
     pub(crate) refresh_timeout: Duration,
     pub(crate) max_refreshes: usize,
@@ -94,7 +96,10 @@ impl Policy {
             ("refreshes_per_second", self.refreshes.map(|rate| rate.per_second().to_string())),
             ("clock_skew", unless(CLOCK_SKEW, self.skew)),
         ];
-        let told = settings.into_iter().filter_map(|(name, value)| Some((name, value?)));
+        let told = settings
+            .into_iter()
+            .chain(self.trouble.describe())
+            .filter_map(|(name, value)| Some((name, value?)));
         told.fold(layer, |layer, (name, value)| layer.with(name, value))
     }
 
@@ -171,6 +176,7 @@ mod tests {
             skew: SECOND,
             strict: false,
             gather: None,
+            trouble: Trouble::default(),
             load_timeout: SECOND,
             refresh_timeout: SECOND,
             max_refreshes: 1,

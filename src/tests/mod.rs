@@ -19,6 +19,7 @@ mod engine_kit;
 mod engine_laws;
 mod engine_races;
 mod engine_tags;
+mod engine_trouble;
 mod gather;
 mod kit;
 mod kit_stacks;

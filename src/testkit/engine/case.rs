@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::cache::{CacheBuilder, Computed};
-use crate::error::Operation;
+use crate::cache::trouble::Negative;
+use crate::cache::{CacheBuilder, Computed, Patience};
+use crate::error::{Error, Operation};
 use crate::testkit::engine::stack::Stack;
+use crate::testkit::engine::trace::Broke;
 use crate::testkit::faulty::Fault;
 use crate::testkit::runner::Case;
 
@@ -51,6 +53,18 @@ pub(crate) struct Knobs {
     pub(crate) strict: bool,
     pub(crate) bypass: bool,
     pub(crate) jitter: bool,
+    /// What is absent: as anything else, five seconds, a tick.
+    #[serde(default)]
+    pub(crate) negative: u8,
+    /// Errors: not remembered; one second to four; the same, of computations with an even number; three seconds.
+    #[serde(default)]
+    pub(crate) errors: u8,
+    /// Of every caller: see [`patience`].
+    #[serde(default)]
+    pub(crate) patience: u8,
+    /// Loads: any number; one, and any number waits; one, and one waits; two, and nobody waits.
+    #[serde(default)]
+    pub(crate) limit: u8,
     /// One refresh at a time.
     pub(crate) one_refresh: bool,
     /// Refreshed early: never, past half of a life, past nine tenths of it, by the cost of the load.
@@ -147,6 +161,9 @@ pub(crate) struct Plan {
     /// Seconds.
     pub(crate) takes: u8,
     pub(crate) own: Own,
+    /// The caller's own, unless 0: see [`patience`].
+    #[serde(default)]
+    pub(crate) patience: u8,
     /// Which of the ways to ask.
     pub(crate) way: u8,
 }
@@ -170,6 +187,9 @@ pub(crate) struct Own {
     /// Ten seconds, none, the longest there is.
     pub(crate) stale: u8,
     pub(crate) keep: u8,
+    /// It says "not found".
+    #[serde(default)]
+    pub(crate) absent: bool,
     /// A version and two tags.
     pub(crate) extras: bool,
 }
@@ -181,6 +201,8 @@ pub(crate) enum Until {
     /// A deadline of the entry last stored: which key, which deadline (the last is the last instant at which it is
     /// not due for an early refresh), how many ticks beside it.
     Edge(u8, u8, i8),
+    /// The end of the error that is remembered of this key, and so many ticks beside it.
+    Error(u8, i8),
     /// As long as a load may take, or a refresh.
     Limit(bool, i8),
 }
@@ -300,6 +322,26 @@ impl Knobs {
             3 => builder.keep_stale_on_error_forever(),
             _ => builder,
         };
+        builder = match self.negative {
+            1 => builder.negative(5 * SECOND, NOT_FOUND),
+            2 => builder.negative(Duration::from_nanos(1), NOT_FOUND),
+            _ => builder,
+        };
+        builder = match self.errors {
+            1 => builder.error_ttl(SECOND, 4 * SECOND),
+            2 => builder.error_ttl(SECOND, 4 * SECOND).error_ttl_if(is_even),
+            3 => builder.error_ttl(3 * SECOND, 3 * SECOND),
+            _ => builder,
+        };
+        if let Some(patience) = patience(self.patience) {
+            builder = builder.patience(patience);
+        }
+        builder = match self.limit {
+            1 => builder.max_loads(1),
+            2 => builder.max_loads(1).max_waiting_loads(1),
+            3 => builder.max_loads(2).max_waiting_loads(0),
+            _ => builder,
+        };
         if self.strict {
             builder = builder.strict();
         }
@@ -315,7 +357,41 @@ impl Knobs {
     }
 }
 
+/// Values with this bit say "not found".
+const ABSENT: u64 = 1 << 63;
+
+const NOT_FOUND: Negative<u64> = Negative { is: |value| is_absent(*value), absent: || ABSENT };
+
+pub(crate) fn is_absent(value: u64) -> bool {
+    value & ABSENT != 0
+}
+
+/// Whether the error names a computation with an even number.
+fn is_even(error: &Error) -> bool {
+    error.source_as::<Broke>().is_some_and(|broke| broke.0.is_multiple_of(2))
+}
+
+/// Lengths that no computation takes, so that nothing else falls due at their instants.
+pub(crate) fn patience(choice: u8) -> Option<Patience> {
+    let (soft, hard) = (SECOND * 3 / 2, SECOND * 5 / 2);
+    match choice {
+        1 => Some(Patience::new().soft_timeout(soft)),
+        2 => Some(Patience::new().hard_timeout(hard)),
+        3 => Some(Patience::new().soft_timeout(soft).hard_timeout(hard)),
+        4 => Some(Patience::new().hard_timeout(hard).drop_load()),
+        5 => Some(Patience::new().soft_timeout(Duration::ZERO).hard_timeout(hard)),
+        6 => Some(Patience::new()),
+        7 => Some(Patience::new().hard_timeout(soft).drop_load()),
+        _ => None,
+    }
+}
+
 impl Own {
+    /// The value in the form that says what these terms say.
+    pub(crate) fn mark(self, value: u64) -> u64 {
+        if self.absent { value | ABSENT } else { value }
+    }
+
     pub(crate) fn length(choice: u8) -> Option<Duration> {
         [None, Some(10 * SECOND), Some(Duration::ZERO), Some(Duration::MAX)][usize::from(choice % 4)]
     }
@@ -411,6 +487,10 @@ impl EngineCase {
             Knobs { strict: false, ..knobs },
             Knobs { bypass: false, ..knobs },
             Knobs { jitter: false, ..knobs },
+            Knobs { negative: 0, ..knobs },
+            Knobs { errors: 0, ..knobs },
+            Knobs { patience: 0, ..knobs },
+            Knobs { limit: 0, ..knobs },
             Knobs { one_refresh: false, ..knobs },
             Knobs { ahead: 0, ..knobs },
             Knobs { ahead: knobs.ahead.min(1), ..knobs },
@@ -471,6 +551,8 @@ fn simpler_forms(step: Step) -> Vec<Step> {
                 Plan { own: Own::default(), ..plan },
                 Plan { own: Own { extras: false, ..plan.own }, ..plan },
                 Plan { own: Own { ttl: 0, ..plan.own }, ..plan },
+                Plan { own: Own { absent: false, ..plan.own }, ..plan },
+                Plan { patience: 0, ..plan },
                 Plan { own: Own { stale: 0, ..plan.own }, ..plan },
                 Plan { own: Own { keep: 0, ..plan.own }, ..plan },
                 Plan { takes: 0, ..plan },

@@ -25,8 +25,10 @@ pub(crate) enum Clause {
     E10,
     E11,
     E13,
+    E17,
     E18,
     E19,
+    E20,
     Events,
 }
 

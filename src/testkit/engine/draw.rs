@@ -32,6 +32,11 @@ pub(crate) struct Flavour {
     pub(crate) leaves: bool,
     pub(crate) races: bool,
     pub(crate) bypass: bool,
+    /// Origins in trouble: absences, errors that are remembered, patience, a limit on loads.
+    pub(crate) absences: bool,
+    pub(crate) errors: bool,
+    pub(crate) patience: bool,
+    pub(crate) limit: bool,
     pub(crate) keys: u8,
     pub(crate) start: Start,
     /// Computations and writes take longer than elsewhere.
@@ -63,6 +68,7 @@ impl Start {
     pub(crate) const KEPT: Self = Self { none: 1, near: 4, stale: 0, kept: 3, both: 2, due: 0 };
     pub(crate) const DUE: Self = Self { none: 1, near: 3, stale: 1, kept: 0, both: 0, due: 5 };
     pub(crate) const MIXED: Self = Self { none: 3, near: 1, stale: 3, kept: 0, both: 0, due: 0 };
+    pub(crate) const MOSTLY_NONE: Self = Self { none: 8, near: 0, stale: 2, kept: 1, both: 0, due: 0 };
 }
 
 impl Flavour {
@@ -85,6 +91,10 @@ impl Flavour {
         leaves: false,
         races: false,
         bypass: false,
+        absences: false,
+        errors: false,
+        patience: false,
+        limit: false,
         keys: 2,
         start: Start::ANYHOW,
         slow_work: false,
@@ -102,10 +112,14 @@ fn mostly(zero: u32, rest: std::ops::Range<u8>) -> BoxedStrategy<u8> {
     prop_oneof![zero => Just(0u8), 1 => rest].boxed()
 }
 
-fn owns() -> BoxedStrategy<Own> {
+fn owns(flavour: Flavour) -> BoxedStrategy<Own> {
     let some = (mostly(1, 1..4), mostly(1, 1..4), mostly(1, 1..4), any::<bool>())
-        .prop_map(|(ttl, stale, keep, extras)| Own { ttl, stale, keep, extras });
-    prop_oneof![2 => Just(Own::default()), 1 => some].boxed()
+        .prop_map(|(ttl, stale, keep, extras)| Own { ttl, stale, keep, extras, absent: false });
+    let owns = prop_oneof![2 => Just(Own::default()), 1 => some].boxed();
+    if !flavour.absences {
+        return owns;
+    }
+    (owns, proptest::bool::weighted(0.6)).prop_map(|(own, absent)| Own { absent, ..own }).boxed()
 }
 
 fn plans(flavour: Flavour) -> BoxedStrategy<Plan> {
@@ -118,12 +132,31 @@ fn plans(flavour: Flavour) -> BoxedStrategy<Plan> {
     ]);
     let takes = prop_oneof![2 => Just(0u8), if flavour.slow_work { 3 } else { 1 } => 1..4u8];
     let yields = prop_oneof![2 => Just(0u8), 2 => 1..3u8, 1 => 3..8u8];
-    (work, yields, takes, owns(), mostly(2, 1..3))
-        .prop_map(|(work, yields, takes, own, way)| Plan { work, yields, takes, own, way })
+    let patience = if flavour.patience { mostly(1, 1..8) } else { Just(0).boxed() };
+    (work, yields, takes, owns(flavour), mostly(2, 1..3), patience)
+        .prop_map(|(work, yields, takes, own, way, patience)| Plan {
+            work,
+            yields,
+            takes,
+            own,
+            patience,
+            way,
+        })
         .boxed()
 }
 
-fn untils(keys: u8, early: bool) -> BoxedStrategy<Until> {
+fn untils(flavour: Flavour) -> BoxedStrategy<Until> {
+    if flavour.errors {
+        // The ends of remembered errors, and a tick beside them.
+        return prop_oneof![
+            1 => Just(Until::Tick),
+            1 => prop_oneof![Just(1u8), Just(4), Just(9)].prop_map(Until::Seconds),
+            6 => (mostly(3, 0..2), prop_oneof![2 => Just(0i8), 3 => Just(1), 1 => Just(-1)])
+                .prop_map(|(key, off)| Until::Error(key, off)),
+        ]
+        .boxed();
+    }
+    let (keys, early) = (flavour.keys, flavour.early);
     let edge = (
         mostly(2, 0..keys.max(1)),
         weighted(vec![
@@ -147,9 +180,9 @@ fn untils(keys: u8, early: bool) -> BoxedStrategy<Until> {
     .boxed()
 }
 
-fn writes(key: BoxedStrategy<u8>) -> BoxedStrategy<Act> {
+fn writes(key: BoxedStrategy<u8>, flavour: Flavour) -> BoxedStrategy<Act> {
     prop_oneof![
-        3 => (key.clone(), owns()).prop_map(|(key, own)| Act::Set(key, own)),
+        3 => (key.clone(), owns(flavour)).prop_map(|(key, own)| Act::Set(key, own)),
         3 => key.prop_map(Act::Remove),
         2 => Just(Act::Clear),
     ]
@@ -166,7 +199,7 @@ fn batches(flavour: Flavour) -> BoxedStrategy<Act> {
     prop_oneof![
         8 => (keys(), plans(flavour), odd).prop_map(|(keys, plan, odd)| Act::AskMany(keys, plan, odd)),
         1 => keys().prop_map(Act::GetMany),
-        1 => (keys(), owns()).prop_map(|(keys, own)| Act::SetMany(keys, own)),
+        1 => (keys(), owns(flavour)).prop_map(|(keys, own)| Act::SetMany(keys, own)),
         1 => keys().prop_map(Act::RemoveMany),
     ]
     .boxed()
@@ -177,7 +210,7 @@ fn beside_a_write(flavour: Flavour) -> BoxedStrategy<Vec<Vec<Step>>> {
     let ask = || plans(flavour).prop_map(|plan| Act::Ask(0, plan));
     let slow = (plans(flavour), 0..4u8).prop_map(|(plan, takes)| Act::Ask(0, Plan { takes, ..plan }));
     let more = || prop::collection::vec(acts(flavour), 0..2);
-    (any::<bool>(), writes(Just(0u8).boxed()), ask(), slow, more())
+    (any::<bool>(), writes(Just(0u8).boxed(), flavour), ask(), slow, more())
         .prop_map(|(later, write, after, slow, more)| {
             let step = |act| Step { act, leaves: 0 };
             let first = later.then_some(Act::Wait(Until::Tick)).into_iter().chain([write, after]);
@@ -209,9 +242,49 @@ fn around_due(flavour: Flavour) -> BoxedStrategy<Vec<Vec<Step>>> {
         .boxed()
 }
 
+/// One caller whose computations fail in a row, with writes and successes between: where back-off is tried.
+fn in_a_row(flavour: Flavour) -> BoxedStrategy<Vec<Vec<Step>>> {
+    let own = || prop_oneof![5 => Just(Own { ttl: 2, ..Own::default() }), 1 => owns(flavour)];
+    let work = prop_oneof![3 => Just(Work::Fail), 1 => Just(Work::Answer)];
+    let ask = (work, mostly(5, 1..3), own()).prop_map(|(work, takes, own)| Plan {
+        work,
+        yields: 0,
+        takes,
+        own,
+        patience: 0,
+        way: 0,
+    });
+    let write = prop_oneof![
+        2 => own().prop_map(|own| Act::Set(0, own)),
+        1 => Just(Act::Remove(0)),
+        1 => Just(Act::Clear),
+    ];
+    let write = prop_oneof![6 => Just(None), 1 => write.prop_map(Some)];
+    // To the end of what is remembered, and a tick beside it.
+    let off = prop_oneof![1 => Just(-1i8), 1 => Just(0), 4 => Just(1)];
+    let wait = prop_oneof![6 => off.prop_map(|off| Until::Error(0, off)), 1 => untils(flavour)];
+    let wait = prop_oneof![1 => Just(None), 5 => wait.prop_map(Some)];
+    prop::collection::vec((mostly(1, 0..2), ask, write, wait), 2..7)
+        .prop_map(|rounds| {
+            let round = |(key, plan, write, wait)| {
+                let wait: Option<Act> = match wait {
+                    Some(Until::Error(_, off)) => Some(Act::Wait(Until::Error(key, off))),
+                    wait => wait.map(Act::Wait),
+                };
+                [Some(Act::Ask(key, plan)), write, wait].into_iter().flatten()
+            };
+            vec![rounds.into_iter().flat_map(round).map(|act| Step { act, leaves: 0 }).collect()]
+        })
+        .boxed()
+}
+
 fn acts(flavour: Flavour) -> BoxedStrategy<Act> {
-    let key = mostly(if flavour.alone == 0 { 3 } else { 1 }, 0..flavour.keys.max(1));
-    let write = writes(key.clone());
+    let key = match flavour {
+        Flavour { limit: true, alone: 0, keys, .. } => (0..keys.max(1)).boxed(),
+        Flavour { alone: 0, keys, .. } | Flavour { errors: true, keys, .. } => mostly(3, 0..keys.max(1)),
+        Flavour { keys, .. } => mostly(1, 0..keys.max(1)),
+    };
+    let write = writes(key.clone(), flavour);
     let read = prop_oneof![key.clone().prop_map(Act::Get), key.clone().prop_map(Act::Peek)];
     let faults = |calls: BoxedStrategy<Call>, troubles: BoxedStrategy<Trouble>| {
         let nth = mostly(3, 0..3);
@@ -234,7 +307,7 @@ fn acts(flavour: Flavour) -> BoxedStrategy<Act> {
         (flavour.reads, read.boxed()),
         (flavour.writes, write.boxed()),
         (flavour.batches, batches(flavour)),
-        (flavour.waits, untils(flavour.keys, flavour.early).prop_map(Act::Wait).boxed()),
+        (flavour.waits, untils(flavour).prop_map(Act::Wait).boxed()),
         (flavour.jumps, (any::<bool>(), 0..4u8).prop_map(|(back, far)| Act::Jump(back, far)).boxed()),
         (flavour.faults, prop_oneof![2 => failing, 1 => outage].boxed()),
         (flavour.hangs, hanging.boxed()),
@@ -247,23 +320,40 @@ fn acts(flavour: Flavour) -> BoxedStrategy<Act> {
 }
 
 fn knobs(flavour: Flavour) -> BoxedStrategy<Knobs> {
+    let some = |on: bool, choices: std::ops::Range<u8>| {
+        if on { prop_oneof![1 => Just(0u8), 6 => choices].boxed() } else { Just(0u8).boxed() }
+    };
+    let trouble = (
+        some(flavour.absences, 1..3),
+        some(flavour.errors, 1..4),
+        some(flavour.patience, 1..8),
+        some(flavour.limit, 1..4),
+    );
     let lengths = (prop_oneof![6 => Just(0u8), 1 => 1..4u8], mostly(1, 1..4), mostly(1, 1..4));
     let switches =
         (proptest::bool::weighted(0.3), proptest::bool::weighted(0.1), proptest::bool::weighted(0.4));
     let seldom = |always: bool, most: u8| {
         if always { (1..most).boxed() } else { mostly(7, 1..most) }
     };
-    (lengths, switches, seldom(flavour.early, 4), seldom(flavour.rates, 3))
-        .prop_map(|((ttl, stale, keep), (strict, jitter, one_refresh), ahead, rate)| Knobs {
-            ttl,
-            stale,
-            keep,
-            strict,
-            jitter,
-            one_refresh,
-            ahead,
-            rate,
-            bypass: false,
+    let refreshes = (seldom(flavour.early, 4), seldom(flavour.rates, 3));
+    (lengths, switches, trouble, refreshes)
+        .prop_map(|(lengths, (strict, jitter, one_refresh), trouble, (ahead, rate))| {
+            let (negative, errors, patience, limit) = trouble;
+            Knobs {
+                ttl: lengths.0,
+                stale: lengths.1,
+                keep: lengths.2,
+                strict,
+                jitter,
+                negative,
+                errors,
+                patience,
+                limit,
+                one_refresh,
+                ahead,
+                rate,
+                bypass: false,
+            }
         })
         .boxed()
 }
@@ -309,9 +399,16 @@ pub(crate) fn cases(flavour: Flavour, fixed: bool) -> BoxedStrategy<EngineCase> 
             prop::collection::vec(prop::collection::vec(step(flavour.leaves), 1..6), 2..4).boxed(),
         ),
     ]);
-    let fences = u32::from(flavour.slow_work && flavour.alone < 10);
+    // Where everybody races, fences are what is tried.
+    let fences = u32::from(flavour.slow_work && flavour.alone < 10) * if flavour.races { 2 } else { 1 };
+    let rows = u32::from(flavour.errors) * 4;
     let due = u32::from(flavour.early);
-    let tasks = weighted(vec![(2, tasks), (fences, beside_a_write(flavour)), (due, around_due(flavour))]);
+    let tasks = weighted(vec![
+        (2, tasks),
+        (fences, beside_a_write(flavour)),
+        (due, around_due(flavour)),
+        (rows, in_a_row(flavour)),
+    ]);
     let choices = prop::collection::vec(prop_oneof![2 => Just(0u8), 3 => 0..8u8], 0..40);
     let races = if flavour.races { proptest::bool::weighted(0.3).boxed() } else { Just(false).boxed() };
     let slow = if flavour.slow_work { 3 } else { 1 };

@@ -8,7 +8,8 @@ use std::task::Poll;
 use std::time::Duration;
 
 use crate::adapters::Chain;
-use crate::cache::{Answers, Cache, CacheBuilder, Computed};
+use crate::cache::places::Places;
+use crate::cache::{Answers, Cache, CacheBuilder, Computed, Patience};
 use crate::dynamic::BoxStore;
 use crate::entry::{Entry, Lifetime};
 use crate::error::Result;
@@ -16,8 +17,10 @@ use crate::ext::StoreExt;
 use crate::runtime::{BoxFuture, Runtime};
 use crate::store::SetOutcome;
 use crate::sync::Mutex;
-use crate::testkit::engine::case::{Act, EngineCase, Plan, Planted, SECOND, Under, Until, Work, Writes};
-use crate::testkit::engine::laws;
+use crate::testkit::engine::case::{
+    Act, EngineCase, Plan, Planted, SECOND, Under, Until, Work, Writes, patience,
+};
+use crate::testkit::engine::laws::{self, remembered_until};
 use crate::testkit::engine::stack::{Name, Stack};
 use crate::testkit::engine::trace::{
     Broke, End, Given, Log, Moment, Producer, Reply, Request, Run, START, Told, Trace,
@@ -38,7 +41,14 @@ pub(crate) type ComputeMany = Arc<
 /// What the laws of the engine are about: a cache, or something that claims to be one.
 pub(crate) trait Engine: Send + Sync {
     /// `get_or_recompute` (way 0), `get_or_try_compute` (1), `get_or_compute` (2).
-    fn ask(&self, key: Name, way: u8, compute: Compute) -> BoxFuture<'_, Result<u64>>;
+    /// A caller with a patience of its own has it here.
+    fn ask(
+        &self,
+        key: Name,
+        way: u8,
+        patience: Option<Patience>,
+        compute: Compute,
+    ) -> BoxFuture<'_, Result<u64>>;
     fn get(&self, key: Name) -> BoxFuture<'_, Result<Option<u64>>>;
     /// `get_or_try_compute_many`.
     fn ask_many(&self, keys: Vec<Name>, compute: ComputeMany) -> BoxFuture<'_, Vec<Result<u64>>>;
@@ -56,11 +66,22 @@ pub(crate) trait Engine: Send + Sync {
 }
 
 impl Engine for Cache<Stack> {
-    fn ask(&self, key: Name, way: u8, compute: Compute) -> BoxFuture<'_, Result<u64>> {
+    fn ask(
+        &self,
+        key: Name,
+        way: u8,
+        patience: Option<Patience>,
+        compute: Compute,
+    ) -> BoxFuture<'_, Result<u64>> {
+        let own = match patience.map(|patience| self.with_patience(patience)).transpose() {
+            Ok(own) => own,
+            Err(error) => return Box::pin(async { Err(error) }),
+        };
         Box::pin(async move {
+            let this = own.as_ref().unwrap_or(self);
             match way {
-                0 => self.get_or_recompute(&key, compute).await,
-                1 => self.get_or_try_compute(&key, move || compute(None)).await,
+                0 => this.get_or_recompute(&key, compute).await,
+                1 => this.get_or_try_compute(&key, move || compute(None)).await,
                 _ => {
                     let compute = move || async move {
                         match compute(None).await {
@@ -69,7 +90,7 @@ impl Engine for Cache<Stack> {
                             Err(_) => pending().await,
                         }
                     };
-                    self.get_or_compute(&key, compute).await
+                    this.get_or_compute(&key, compute).await
                 }
             }
         })
@@ -126,7 +147,11 @@ impl Engine for Cache<Stack> {
 
     fn idle(&self) -> Box<dyn Fn() -> bool> {
         let core = Arc::clone(&self.core);
-        Box::new(move || core.flights.is_idle())
+        Box::new(move || {
+            let limit = core.policy.trouble.limit;
+            let places = core.places.as_ref().map(Places::state);
+            core.flights.is_idle() && places == limit.map(|limit| (limit.loads, 0))
+        })
     }
 }
 
@@ -213,7 +238,11 @@ pub(crate) fn run(subject: &Subject, case: &EngineCase, floor: Option<Floor>) ->
     });
     let cache = builder.build()?;
     let policy = cache.core.policy.clone();
-    log.write(|trace, _| trace.policy = policy.clone());
+    log.write(|trace, _| {
+        trace.policy = policy.clone();
+        trace.races = case.races;
+        trace.only_even = subject.configure.is_none() && case.knobs.errors == 2;
+    });
     let engine = (subject.make)(cache);
     let idle = engine.idle();
     let world = Arc::new(World {
@@ -353,7 +382,7 @@ impl World {
         if let Some(singles) = act.singles() {
             return self.batch(task, act, &singles, leaves).await;
         }
-        let value = if matches!(act, Act::Set(..)) { self.log.fresh_value() } else { 0 };
+        let value = if let Act::Set(_, own) = act { own.mark(self.log.fresh_value()) } else { 0 };
         let index = self.log.write(|trace, began| {
             trace.requests.push(Request { task, act, began, ended: None, value, batch: None });
             if matches!(act, Act::Set(..)) {
@@ -394,9 +423,9 @@ impl World {
                 let Some(engine) = engine else { return Reply::Left };
                 return match act {
                     Act::Ask(key, plan) => {
-                        let answer =
-                            engine.ask(Name(key), plan.way(), self.computation(index, Name(key), plan)).await;
-                        Reply::valued(answer)
+                        let (own, compute) =
+                            (patience(plan.patience), self.computation(index, Name(key), plan));
+                        Reply::valued(engine.ask(Name(key), plan.way(), own, compute).await)
                     }
                     Act::Get(key) => Reply::found(engine.get(Name(key)).await),
                     Act::Peek(key) => engine.peek(Name(key)).map_or(Reply::Nothing, Reply::Value),
@@ -434,6 +463,10 @@ impl World {
             Until::Limit(refresh, off) => {
                 beside(if refresh { self.policy.refresh_timeout } else { self.policy.load_timeout }, off)
             }
+            Until::Error(key, off) => {
+                let end = self.log.write(|trace, _| remembered_until(trace, Name(key)));
+                end.map_or(Duration::ZERO, |end| beside(end.since(self.clock.now()), off))
+            }
             Until::Edge(key, edge, off) => {
                 let Some(life) = self.log.last_life(key) else { return Duration::ZERO };
                 let due = laws::last_not_due(&self.policy, life).unwrap_or(life.fresh_until());
@@ -453,7 +486,7 @@ impl World {
         let bypass = self.policy.bypass;
         Box::new(move |given| {
             Box::pin(async move {
-                let value = log.fresh_value();
+                let value = plan.own.mark(log.fresh_value());
                 let given = match given {
                     _ if plan.way() != 0 => Given::NotAsked,
                     Some(entry) => Given::Held(entry.into_value()),

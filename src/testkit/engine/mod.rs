@@ -28,13 +28,15 @@ use crate::testkit::runner::{Finding, LawName, Settings, knobs, run};
 pub use stack::{Name, Stack};
 
 pub(crate) use case::EngineCase;
+#[cfg(all(feature = "mutants", debug_assertions))]
+pub(crate) use case::is_absent;
 #[cfg_attr(
     not(all(feature = "mutants", debug_assertions)),
     expect(unused_imports, reason = "for the mutants")
 )]
 pub(crate) use drive::{Compute, ComputeMany, Engine, Floor, Subject};
 
-/// Judges a configuration of the cache by the laws of the engine (E1 to E15, E18, E19): whatever `configure` sets, over stores
+/// Judges a configuration of the cache by the laws of the engine (E1 to E21): whatever `configure` sets, over stores
 /// that fail and hang, with callers that race and go away, on virtual time.
 ///
 /// The clock, the runtime and the listener are the kit's: what `configure` says of them is overruled.
@@ -137,6 +139,10 @@ pub(crate) fn judge_over(
 /// Cases for [`judge_over`], with everything in them.
 pub(crate) fn wild() -> proptest::strategy::BoxedStrategy<EngineCase> {
     let flavour = Flavour {
+        absences: true,
+        errors: true,
+        patience: true,
+        limit: true,
         alone: 3,
         faults: 2,
         hangs: 1,
@@ -347,6 +353,31 @@ static LAWS: &[Law] = &[
         |_| true
     ),
     law!(
+        "e16_not_found_has_a_lifetime_of_its_own",
+        "what was created a moment ago does not exist for as long as a value may be cached",
+        Flavour { absences: true, writes: 4, unchanged: 2, fails: 2, ..PLAIN },
+        laws::e16,
+        |_| false
+    ),
+    law!(
+        "e17_errors_are_remembered",
+        "an origin that is down is asked by everyone again and again, and cannot get up",
+        Flavour {
+            errors: true,
+            alone: 8,
+            asks: 8,
+            fails: 12,
+            panics: 1,
+            waits: 7,
+            reads: 0,
+            writes: 1,
+            start: Start::MOSTLY_NONE,
+            ..PLAIN
+        },
+        laws::e17,
+        |parting| matches!(parting.clause, Clause::E17 | Clause::E6 | Clause::E3)
+    ),
+    law!(
         "e18_early_refresh",
         "a popular key expires for everybody at once although a refresh in time would have cost nobody anything",
         Flavour {
@@ -382,6 +413,44 @@ static LAWS: &[Law] = &[
         },
         laws::e19,
         |parting| parting.clause == Clause::E19 && !parting.moved
+    ),
+    law!(
+        "e20_patience",
+        "callers wait for a slow origin although something good enough is there, or for longer than they can",
+        Flavour {
+            patience: true,
+            alone: 4,
+            asks: 10,
+            never_ends: 2,
+            slow_work: true,
+            leaves: true,
+            writes: 1,
+            slow: 1,
+            start: Start::KEPT,
+            ..PLAIN
+        },
+        laws::e20,
+        |parting| parting.clause == Clause::E20
+    ),
+    law!(
+        "e21_loads_are_limited",
+        "a cold cache sends everything that misses to the origin at once",
+        Flavour {
+            limit: true,
+            patience: true,
+            alone: 0,
+            asks: 12,
+            reads: 0,
+            writes: 0,
+            panics: 1,
+            never_ends: 1,
+            keys: 3,
+            slow_work: true,
+            leaves: true,
+            ..PLAIN
+        },
+        laws::e21,
+        |_| false
     ),
     law!(
         "j_events_equal_the_model",

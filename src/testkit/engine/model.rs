@@ -2,6 +2,7 @@
 //! that predicts every answer, every computation, every event and what is stored.
 
 mod many;
+mod trouble;
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -34,6 +35,8 @@ struct Behind {
     in_time: bool,
     held: Entry<u64>,
     fenced: bool,
+    /// A load whose caller lost patience.
+    load: bool,
 }
 
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
@@ -57,6 +60,7 @@ pub(crate) struct World<'a> {
     paid: Option<bool>,
     calls: HashMap<Operation, u64>,
     planned: HashMap<(Operation, u64), Trouble>,
+    errors: HashMap<u8, trouble::Memory>,
 }
 
 /// `None` where the model cannot say: a step that it does not know, a tie between two deadlines.
@@ -92,6 +96,7 @@ impl<'a> World<'a> {
             paid: None,
             calls: HashMap::new(),
             planned: HashMap::new(),
+            errors: HashMap::new(),
         }
     }
 
@@ -152,16 +157,34 @@ impl<'a> World<'a> {
 
     fn land(&mut self, refresh: &Behind) {
         let run = &self.trace.runs[refresh.run];
+        let name = |refreshed, loaded| if refresh.load { loaded } else { refreshed };
         match run.plan.work {
-            _ if !refresh.in_time => self.events.push("RefreshFailed"),
-            Work::Fail | Work::Hang | Work::Forget => self.events.push("RefreshFailed"),
-            Work::Panic => self.events.push("RefreshPanicked"),
+            _ if !refresh.in_time => {
+                self.events.push(name("RefreshFailed", "LoadFailed"));
+                self.failed(refresh, &Reply::Failed(ErrorKind::Timeout, Operation::Compute, None));
+            }
+            Work::Fail | Work::Hang => {
+                self.events.push(name("RefreshFailed", "LoadFailed"));
+                let error = Reply::Failed(ErrorKind::Computation, Operation::Compute, Some(run.value));
+                self.failed(refresh, &error);
+            }
+            // What is absent is an answer, and no failure to be remembered.
+            Work::Forget => self.events.push(name("RefreshFailed", "LoadFailed")),
+            Work::Panic => self.events.push(name("RefreshPanicked", "LoadPanicked")),
             Work::Answer | Work::Unchanged => {
-                self.events.push("RefreshSucceeded");
+                self.events.push(name("RefreshSucceeded", "LoadSucceeded"));
+                if !refresh.fenced {
+                    self.errors.remove(&refresh.key);
+                }
                 let value = if run.plan.work == Work::Answer { run.value } else { *refresh.held.value() };
                 self.store(refresh.key, value, refresh.run, refresh.fenced);
             }
         }
+    }
+
+    /// How many refreshes run behind the steps.
+    fn refreshes(&self) -> usize {
+        self.behind.iter().filter(|behind| !behind.load).count()
     }
 
     /// The result of a computation goes to the store, unless a write overtook it. Whether that failed, and whether
@@ -201,6 +224,16 @@ impl<'a> World<'a> {
     }
 
     pub(crate) fn step(&mut self, step: usize, request: &Request) -> Known<Expected> {
+        let loading = self.behind.iter().any(|behind| behind.load);
+        // A load that runs on makes others wait, for it or for its place.
+        let waits = match request.act {
+            Act::Wait(_) | Act::Peek(_) | Act::Set(..) | Act::Remove(_) => false,
+            Act::Ask(key, _) => !self.is_unhindered(key),
+            _ => true,
+        };
+        if loading && waits {
+            return None;
+        }
         let simply = |clause, reply| Some(Expected { clause, reply, computes: false, given: None });
         match request.act {
             Act::Wait(_) => {
@@ -286,6 +319,7 @@ impl<'a> World<'a> {
         if self.trace.policy.bypass {
             return if matches!(request.act, Act::Set(..)) { Reply::Refused } else { Reply::Done };
         }
+        self.errors.retain(|key, _| !request.writes(Name(*key)));
         self.behind
             .iter_mut()
             .filter(|refresh| request.writes(Name(refresh.key)))
@@ -464,7 +498,7 @@ impl<'a> World<'a> {
 
     /// Whether a refresh may begin. The model does not know what a clock that stepped back makes of the rate.
     fn permit(&mut self) -> Known<bool> {
-        let begins = self.behind.len() < self.trace.policy.max_refreshes && self.early.may_begin(self.now)?;
+        let begins = self.refreshes() < self.trace.policy.max_refreshes && self.early.may_begin(self.now)?;
         if !begins {
             self.events.push("RefreshSkipped");
         }
@@ -495,20 +529,35 @@ impl<'a> World<'a> {
     }
 
     fn refresh(&mut self, key: u8, held: Entry<u64>, plan: Plan, run: Option<usize>) -> bool {
+        if self.remembered(key).is_some() {
+            self.events.push("RefreshSkipped");
+            return false;
+        }
         self.events.push("RefreshStarted");
         let (takes, in_time) = bounded(plan, self.trace.policy.refresh_timeout);
         // Without a run there is a parting, which the caller finds.
         let Some(run) = run else { return true };
         let due = self.passed + i128::try_from(takes.as_nanos()).unwrap_or(i128::MAX / 2);
-        self.behind.push(Behind { key, run, due, in_time, held, fenced: false });
+        self.behind.push(Behind { key, run, due, in_time, held, fenced: false, load: false });
         true
     }
 
     fn load(&mut self, key: u8, held: Option<Entry<u64>>, plan: Plan, run: Option<usize>) -> Known<Expected> {
-        self.events.extend(["Miss", "LoadStarted"]);
+        self.events.push("Miss");
+        if let Some(error) = self.remembered(key) {
+            self.events.push("ErrorRemembered");
+            let held = held.filter(|entry| self.stands_in(entry));
+            let reply = held.as_ref().map_or(error, |entry| Reply::Value(*entry.value()));
+            self.events.extend(held.map(|_| "StaleOnError"));
+            return Some(Expected { clause: Clause::E17, reply, computes: false, given: None });
+        }
+        self.events.push("LoadStarted");
         let given = held.as_ref().map(|entry| *entry.value());
         let (takes, in_time) = bounded(plan, self.trace.policy.load_timeout);
         if self.paid != Some(true) {
+            if let Some(expected) = self.impatient(key, held.as_ref(), plan, run, (takes, in_time)) {
+                return expected;
+            }
             self.pass(takes);
             self.paid = self.paid.map(|_| true);
         }
@@ -521,6 +570,7 @@ impl<'a> World<'a> {
         match outcome {
             Reply::Value(value) => {
                 self.events.push("LoadSucceeded");
+                self.errors.remove(&key);
                 let (failed, stored) = run.map_or((false, true), |run| self.store(key, value, run, false));
                 if failed && self.trace.policy.strict {
                     return expected(
@@ -541,7 +591,11 @@ impl<'a> World<'a> {
                     plan.work != Work::Forget
                         && serves_on_error(&self.trace.policy, entry.lifetime(), self.now)
                 };
-                match held.filter(stands_in) {
+                let held = held.filter(stands_in);
+                if plan.work != Work::Forget {
+                    self.remember(key, &error);
+                }
+                match held {
                     Some(entry) => {
                         self.events.push("StaleOnError");
                         expected(Clause::E8, Reply::Value(*entry.value()))

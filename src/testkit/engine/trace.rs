@@ -176,9 +176,14 @@ pub(crate) enum Producer {
 pub(crate) type Snapshot = Vec<(Option<Entry<u64>>, bool)>;
 
 /// The whole run.
+#[expect(clippy::struct_excessive_bools, reason = "each says something else")]
 #[derive(Clone, Debug)]
 pub(crate) struct Trace {
     pub(crate) policy: Policy,
+    /// Whether time may pass while somebody is runnable.
+    pub(crate) races: bool,
+    /// Errors are remembered of computations with an even number only.
+    pub(crate) only_even: bool,
     pub(crate) requests: Vec<Request>,
     pub(crate) runs: Vec<Run>,
     pub(crate) calls: Vec<Called>,
@@ -228,6 +233,8 @@ impl Log {
         let end = Moment { tick: 0, now: clock.now(), passed: 0 };
         let trace = Trace {
             policy,
+            races: false,
+            only_even: false,
             requests: Vec::new(),
             runs: Vec::new(),
             calls: Vec::new(),
@@ -516,7 +523,9 @@ fn describe_act(request: &Request) -> String {
         Act::Ask(key, plan) => {
             let work = format!("{:?}", plan.work).to_lowercase();
             let takes = if plan.takes > 0 { format!(" after {} s", plan.takes) } else { String::new() };
-            format!("get_or_compute({}, {work}{takes}{})", Name(key), own(plan.own))
+            let patience =
+                if plan.patience > 0 { format!(", patience {}", plan.patience) } else { String::new() };
+            format!("get_or_compute({}, {work}{takes}{}{patience})", Name(key), own(plan.own))
         }
         // In the trace each is its parts.
         Act::AskMany(..) | Act::GetMany(_) | Act::SetMany(..) | Act::RemoveMany(_) => String::new(),

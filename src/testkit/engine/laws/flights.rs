@@ -1,6 +1,6 @@
 //! Who computes, and how it ends: E3, E5, E6, E7, E9, and what is left at rest.
 
-use super::{Verdict, broken, faulty, has, judge, run_overlaps, written_between};
+use super::{Verdict, broken, faulty, has, judge, run_overlaps, trouble, written_between};
 use crate::entry::{Freshness, Lifetime};
 use crate::error::{ErrorKind, Operation};
 use crate::testkit::engine::case::Act;
@@ -12,7 +12,10 @@ pub(crate) fn e3(trace: &Trace) -> Verdict {
     }
     for (index, first) in trace.runs.iter().enumerate() {
         for second in trace.runs.iter().skip(index + 1).filter(|run| run.key == first.key) {
+            // A load that was dropped leaves its table before its task is told (E20).
+            let dropped = trouble::dropper(trace, first).is_some_and(|by| by.end_tick() < second.began.tick);
             if second.began.tick < first.end_tick()
+                && !dropped
                 && !written_between(trace, first.key, since(trace, first, second), second.began.tick)
             {
                 return broken(
@@ -102,8 +105,7 @@ pub(crate) fn e5(trace: &Trace) -> Verdict {
         let took = at.passed - run.began.passed;
         let limit = if run.refresh { trace.policy.refresh_timeout } else { trace.policy.load_timeout };
         let limit = i128::try_from(limit.as_nanos()).unwrap_or(i128::MAX);
-        let closed = trace.closing().is_some_and(|closing| closing.tick < at.tick);
-        if end == End::Dropped && took < limit && !closed && at.tick < trace.end.tick {
+        if trouble::cut_early(trace, run) && trouble::dropper(trace, run).is_none() {
             return broken(
                 "a computation that runs on when its caller goes away",
                 format!("{} was dropped after {} ns", run.value, took),
@@ -149,7 +151,12 @@ pub(crate) fn e5(trace: &Trace) -> Verdict {
             .any(|run| run.key == key && run.end() == Some(End::Dropped) && run_overlaps(run, request));
         let lost = match kind {
             ErrorKind::ShutDown => !closed,
-            ErrorKind::Timeout => *operation == Operation::Compute && !cut && !closed,
+            ErrorKind::Timeout => {
+                let queued = trace.policy.trouble.limit.is_some();
+                let lost = trouble::lost_patience(trace, request) || queued;
+                let kept = trace.policy.trouble.backoff.is_some();
+                *operation == Operation::Compute && !cut && !closed && !lost && !kept
+            }
             ErrorKind::Unsupported | ErrorKind::Cycle => true,
             _ => false,
         };
@@ -165,6 +172,10 @@ pub(crate) fn e5(trace: &Trace) -> Verdict {
 }
 
 pub(crate) fn e6(trace: &Trace) -> Verdict {
+    // Unless it is asked for, which is the matter of E17.
+    if trace.policy.trouble.backoff.is_some() {
+        return Ok(());
+    }
     for request in trace.requests.iter().filter(|request| request.is_ask()) {
         let (Some(key), Some(Reply::Failed(kind, _, named))) = (request.key(), request.reply()) else {
             continue;
@@ -209,6 +220,7 @@ pub(crate) fn e7(trace: &Trace) -> Verdict {
                     "a refresh that unwinds in its caller",
                 );
             }
+            Some(Reply::Failed(..)) if trouble::lost_patience(trace, request) => {}
             Some(Reply::Failed(..) | Reply::Nothing) if own.is_some_and(|run| !run.refresh) => {
                 return broken(
                     "the panic, in the caller whose computation it was",

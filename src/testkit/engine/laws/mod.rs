@@ -5,6 +5,7 @@ mod early;
 mod flights;
 mod served;
 mod store;
+mod trouble;
 
 use crate::cache::computed::Keep;
 use crate::cache::policy::Policy;
@@ -21,6 +22,7 @@ pub(crate) use early::{allowed, e18, e19, last_not_due, lead};
 pub(crate) use flights::{e3, e5, e6, e7, e9, nothing_is_left};
 pub(crate) use served::{e1, e2, e8, e12};
 pub(crate) use store::{e4, e10, e11, e13, e14};
+pub(crate) use trouble::{e16, e17, e20, e21, lasts, remembered_until};
 
 /// What a law found.
 #[derive(Clone, Debug)]
@@ -120,6 +122,18 @@ fn failed_run<'a>(trace: &'a Trace, key: Name, request: &Request) -> Option<&'a 
         let failed = matches!(run.end(), Some(End::Failed | End::Dropped | End::Unchanged));
         run.key == key && failed && run_overlaps(run, request)
     })
+}
+
+/// Whether something else counts as a computation that failed while the caller waited: an error that is remembered
+/// (E17), a load that was turned away (E21), patience that was lost (E20).
+fn stands_in(trace: &Trace, key: Name, request: &Request) -> bool {
+    let told = trace.events.iter().any(|told| {
+        let (from, to) = (request.began.tick, request.end_tick());
+        let queued = told.name == "LoadFailed" && trace.policy.trouble.limit.is_some();
+        let failed = matches!(told.name, "ErrorRemembered" | "LoadRejected") || queued;
+        told.key == Some(key) && failed && (from..=to).contains(&told.at.tick)
+    });
+    told || trouble::softened(trace, request)
 }
 
 /// Whether the case can do without the model: a store that hangs, a load that hangs inside its caller.

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use super::{
     Verdict, broken, failed_run, faulty, flies_beside, flight_end, has, judge, judged, run_overlaps, served,
-    serves_on_error, within, written_between,
+    serves_on_error, stands_in, trouble, within, written_between,
 };
 use crate::entry::{Freshness, Lifetime};
 use crate::testkit::engine::case::Act;
-use crate::testkit::engine::trace::{End, Given, Producer, Reply, Request, Trace, answer};
+use crate::testkit::engine::trace::{End, Given, Producer, Reply, Request, Run, Trace, answer};
 
 pub(crate) fn e1(trace: &Trace) -> Verdict {
     for (request, key, value) in served(trace) {
@@ -25,7 +25,14 @@ pub(crate) fn e1(trace: &Trace) -> Verdict {
         }
         let kept =
             |life: &Lifetime| within(trace, request).any(|now| serves_on_error(&trace.policy, *life, now));
-        if request.is_ask() && failed_run(trace, key, request).is_some() && lives.iter().any(kept) {
+        // What the origin confirms has a new life, also if that is not stored.
+        let confirms =
+            |run: &Run| run.key == key && run.end() == Some(End::Unchanged) && run_overlaps(run, request);
+        if request.is_ask() && trace.runs.iter().any(confirms) {
+            continue;
+        }
+        let failed = || failed_run(trace, key, request).is_some() || stands_in(trace, key, request);
+        if request.is_ask() && lives.iter().any(kept) && failed() {
             continue;
         }
         let life =
@@ -95,6 +102,7 @@ pub(crate) fn e2(trace: &Trace) -> Verdict {
         if !strictly
             || own
             || failed_run(trace, key, request).is_some()
+            || stands_in(trace, key, request)
             || written_between(trace, key, request.began.tick, u64::MAX)
         {
             continue;
@@ -162,6 +170,9 @@ pub(crate) fn e8(trace: &Trace) -> Verdict {
         let serves =
             !lives.is_empty() && lives.iter().all(|life| serves_on_error(&trace.policy, *life, at.now));
         if written_between(trace, run.key, request.began.tick, at.tick) || !serves {
+            continue;
+        }
+        if trouble::lost_patience(trace, request) {
             continue;
         }
         if let Some(reply @ Reply::Failed(..)) = request.reply() {

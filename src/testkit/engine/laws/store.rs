@@ -7,7 +7,7 @@ use crate::cache::computed::{Keep, Ttl};
 use crate::cache::policy::Jitter;
 use crate::entry::Lifetime;
 use crate::error::{ErrorKind, Operation};
-use crate::testkit::engine::case::{Act, Own, Work};
+use crate::testkit::engine::case::{Act, Own, Work, is_absent};
 use crate::testkit::engine::stack::Name;
 use crate::testkit::engine::trace::{End, Producer, Reply, Trace, answer};
 use crate::time::Timestamp;
@@ -117,7 +117,8 @@ pub(crate) fn e13(trace: &Trace) -> Verdict {
         let Some(entry) = &call.entry else { continue };
         let life = entry.lifetime();
         let fits = |began: Timestamp, ended: Timestamp, own: Own| {
-            fits(trace, life, began, ended, own)
+            let absent = is_absent(*entry.value());
+            fits(trace, life, absent, began, ended, own)
                 && (!own.extras || (entry.tags().len() == 2 && entry.version().is_some_and(|v| &**v == "v")))
         };
         let producer = trace.producers.get(entry.value());
@@ -154,9 +155,22 @@ pub(crate) fn e13(trace: &Trace) -> Verdict {
 }
 
 /// The shortest and the longest life that such a value may have, by the words of the law.
-fn life_of(trace: &Trace, began: Timestamp, ended: Timestamp, own: Own, shortest: bool) -> Lifetime {
+fn life_of(
+    trace: &Trace,
+    absent: bool,
+    began: Timestamp,
+    ended: Timestamp,
+    own: Own,
+    shortest: bool,
+) -> Lifetime {
     let policy = &trace.policy;
-    let ttl = match (own.ttl, Own::length(own.ttl), policy.ttl) {
+    // What says "not found" has a ttl of its own and no windows (E16).
+    let absent = policy.trouble.negative_ttl.filter(|_| absent);
+    let (usual, window, keep) = match absent {
+        Some(ttl) => (Ttl::For(ttl), Duration::ZERO, Keep::No),
+        None => (policy.ttl, policy.stale, policy.keep),
+    };
+    let ttl = match (own.ttl, Own::length(own.ttl), usual) {
         (3, ..) | (_, None, Ttl::Never) => return Lifetime::forever(began),
         (_, Some(ttl), _) | (_, None, Ttl::For(ttl)) => ttl,
     };
@@ -168,8 +182,8 @@ fn life_of(trace: &Trace, began: Timestamp, ended: Timestamp, own: Own, shortest
     };
     let cut = if shortest && policy.jitter == Jitter::default() { Duration::ZERO } else { cut };
     let fresh = ended.saturating_add(ttl.saturating_sub(cut));
-    let stale = fresh.saturating_add(Own::length(own.stale).unwrap_or(policy.stale));
-    let keep = match (Own::length(own.keep), policy.keep) {
+    let stale = fresh.saturating_add(Own::length(own.stale).unwrap_or(window));
+    let keep = match (Own::length(own.keep), keep) {
         (Some(age), _) | (None, Keep::For(age)) => fresh.saturating_add(age),
         (None, Keep::No) => stale,
         (None, Keep::Forever) => Timestamp::MAX,
@@ -178,8 +192,16 @@ fn life_of(trace: &Trace, began: Timestamp, ended: Timestamp, own: Own, shortest
 }
 
 /// Whether a value of these terms, computed in this time, has this life.
-pub(crate) fn fits(trace: &Trace, life: Lifetime, began: Timestamp, ended: Timestamp, own: Own) -> bool {
-    let (least, most) = (life_of(trace, began, ended, own, true), life_of(trace, began, ended, own, false));
+pub(crate) fn fits(
+    trace: &Trace,
+    life: Lifetime,
+    absent: bool,
+    began: Timestamp,
+    ended: Timestamp,
+    own: Own,
+) -> bool {
+    let of = |shortest| life_of(trace, absent, began, ended, own, shortest);
+    let (least, most) = (of(true), of(false));
     let same_windows = |edge: Lifetime| {
         let window = |until: Timestamp| until.since(edge.fresh_until());
         let mine = |until: Timestamp| until.since(life.fresh_until());

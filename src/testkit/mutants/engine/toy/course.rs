@@ -4,11 +4,12 @@ use std::any::Any;
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::Poll;
 use std::time::Duration;
 
 use super::early::early;
+use super::trouble::{Place, load, unless_given_up};
 use super::{Base, Duty, Landing};
 use crate::cache::background::Cut;
 use crate::cache::budget::RefreshPermit;
@@ -30,7 +31,11 @@ impl Base {
         held: Option<&Entry<u64>>,
         began: Timestamp,
     ) -> Result<Entry<u64>> {
-        let (policy, terms, ended) = (&self.core.policy, &answer.terms, self.core.clock.now());
+        let (policy, ended) = (&self.core.policy, self.core.clock.now());
+        let terms = match answer.value.or(held.map(|held| *held.value())) {
+            Some(value) => &self.terms(value, answer.terms.clone()),
+            None => &answer.terms,
+        };
         let began = if self.has(Bug::CreatedAtTheEnd) { ended } else { began };
         let ended = if self.has(Bug::DeadlinesFromTheStart) { began } else { ended };
         let terms = if self.has(Bug::OwnTermsIgnored) { &Terms::default() } else { terms };
@@ -78,7 +83,8 @@ impl Base {
 
 pub(super) async fn fly(duty: Duty, compute: Compute) {
     let base = Arc::clone(&duty.base);
-    let landing = catch(run(&base, &duty, compute)).await.unwrap_or_else(|_| {
+    let work = unless_given_up(&duty.flight, run(&base, &duty, compute));
+    let landing = catch(async { work.await.unwrap_or(Landing::Gone) }).await.unwrap_or_else(|_| {
         let refresh = duty.flight.0.lock().shown.is_some();
         base.tell(duty.key, if refresh { EventKind::RefreshPanicked } else { EventKind::LoadPanicked });
         let shown = duty.shown().filter(|_| !base.has(Bug::RefreshPanicUnwinds));
@@ -93,7 +99,7 @@ pub(super) async fn fly(duty: Duty, compute: Compute) {
 }
 
 async fn run(base: &Base, duty: &Duty, compute: Compute) -> Landing {
-    let (key, policy) = (duty.key, &base.core.policy);
+    let key = duty.key;
     let shown = duty.flight.0.lock().shown.clone();
     let mut permit = None;
     if let Some(shown) = &shown {
@@ -142,21 +148,7 @@ async fn run(base: &Base, duty: &Duty, compute: Compute) -> Landing {
             refresh(base, duty, entry, compute, permit).await
         }
         (_, _, Some(shown)) => refresh(base, duty, shown, compute, permit).await,
-        (held, _, None) => {
-            base.tell(key, EventKind::Miss);
-            base.tell(key, EventKind::LoadStarted);
-            let limit = (!base.has(Bug::LoadsWithoutDeadline)).then_some(policy.load_timeout);
-            match computed(base, held.as_ref(), compute, limit).await {
-                Ok(entry) => {
-                    base.tell(key, EventKind::LoadSucceeded(Duration::ZERO));
-                    base.store(duty, entry, false).await
-                }
-                Err(error) => {
-                    base.tell(key, EventKind::LoadFailed(&error));
-                    fall_back(base, duty, held, error, false).await
-                }
-            }
-        }
+        (held, _, None) => load(base, duty, held, compute).await,
     }
 }
 
@@ -168,6 +160,10 @@ pub(super) async fn refresh(
     permit: Option<RefreshPermit<'_>>,
 ) -> Landing {
     let (key, policy) = (duty.key, &base.core.policy);
+    if let Some(error) = base.remembered(key) {
+        base.tell(key, EventKind::RefreshSkipped);
+        return fall_back(base, duty, Some(stale), error, true).await;
+    }
     if base.has(Bug::PermitGivenBackEarly) {
         drop(permit);
     } else if base.has(Bug::PermitLeaks) {
@@ -175,9 +171,8 @@ pub(super) async fn refresh(
     }
     duty.flight.change(true, |course| course.shown = Some(stale.clone()));
     yield_now().await;
-    base.tell(key, EventKind::RefreshStarted);
     let limit = (!base.has(Bug::RefreshesWithoutDeadline)).then_some(policy.refresh_timeout);
-    match computed(base, Some(&stale), compute, limit).await {
+    match computed(base, duty, Some(&stale), compute, limit, true).await {
         Ok(entry) => {
             base.tell(key, EventKind::RefreshSucceeded(Duration::ZERO));
             base.store(duty, entry, true).await
@@ -208,20 +203,36 @@ pub(super) async fn refresh(
     }
 }
 
-async fn computed(
+pub(super) async fn computed(
     base: &Base,
+    duty: &Duty,
     held: Option<&Entry<u64>>,
     compute: Compute,
     limit: Option<Duration>,
+    refresh: bool,
 ) -> Result<Entry<u64>> {
-    let began = base.core.clock.now();
     let given = held.cloned().filter(|_| !base.has(Bug::GivesNothing));
-    let work = async move { compute(given).await };
-    match base.core.background.bounded(limit.unwrap_or(Duration::MAX), work).await {
-        Ok(answer) => base.entry(answer.map_err(failed)?, held, began),
+    let asked = base.core.clock.now();
+    let began = OnceLock::new();
+    let work = async {
+        let place = if refresh { None } else { base.place().await? };
+        base.tell(duty.key, if refresh { EventKind::RefreshStarted } else { EventKind::LoadStarted });
+        let began = *began.get_or_init(|| base.core.clock.now());
+        let answer = compute(given).await.map_err(failed);
+        place.into_iter().for_each(Place::end);
+        Ok((answer?, began))
+    };
+    let outcome = match base.core.background.bounded(limit.unwrap_or(Duration::MAX), work).await {
+        Ok(answer) => answer.and_then(|(answer, began)| base.entry(answer, held, began)),
         Err(Cut::Stopped) => Err(shut_down()),
         Err(Cut::Deadline) => Err(timeout(Operation::Compute)),
+    };
+    let queued = began.get().is_none_or(|began| *began != asked);
+    match &outcome {
+        Err(error) if queued && error.kind() != ErrorKind::Computation => {}
+        _ => base.remember(duty, outcome.as_ref().err(), refresh),
     }
+    outcome
 }
 
 pub(super) async fn fall_back(

@@ -14,7 +14,7 @@ use crate::time::Timestamp;
 impl Base {
     /// Whether anything is on its way for the key.
     pub(super) fn flies(&self, key: Name) -> bool {
-        self.table().slots.get(&self.place(key)).is_some_and(|slot| slot.flight.is_some())
+        self.table().slots.get(&self.place_of(key)).is_some_and(|slot| slot.flight.is_some())
     }
 
     /// An entry's load has ended.

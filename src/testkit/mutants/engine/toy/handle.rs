@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::course::timeout;
 use super::{Toy, Write};
+use crate::cache::Patience;
 use crate::cache::computed::Computed;
 use crate::cache::event::EventKind;
 use crate::entry::{Entry, Freshness};
@@ -15,8 +16,14 @@ use crate::testkit::engine::{Compute, ComputeMany, Engine, Name};
 use crate::testkit::mutants::engine::Bug;
 
 impl Engine for Toy {
-    fn ask(&self, key: Name, _: u8, compute: Compute) -> BoxFuture<'_, Result<u64>> {
-        Box::pin(Arc::clone(&self.0).ask(key, compute))
+    fn ask(
+        &self,
+        key: Name,
+        _: u8,
+        patience: Option<Patience>,
+        compute: Compute,
+    ) -> BoxFuture<'_, Result<u64>> {
+        Box::pin(Arc::clone(&self.0).ask(key, patience, compute))
     }
 
     fn get(&self, key: Name) -> BoxFuture<'_, Result<Option<u64>>> {
@@ -73,6 +80,9 @@ impl Engine for Toy {
             let entry = base.entry(value, None, base.core.clock.now())?;
             base.errors.lock().clear();
             let _fence = base.fence(Some(key), Write::Set).await;
+            if !base.has(Bug::ErrorSurvivesSet) {
+                base.remembered.lock().remove(&key);
+            }
             if base.has(Bug::SetAcknowledgesEarly) {
                 let late = Arc::clone(&base);
                 let _ = base.core.background.runtime.spawn(Box::pin(async move {
@@ -98,6 +108,9 @@ impl Engine for Toy {
             }
             base.errors.lock().clear();
             let _fence = base.fence(Some(key), Write::Remove).await;
+            if !base.has(Bug::ErrorSurvivesRemove) {
+                base.remembered.lock().remove(&key);
+            }
             let outcome = base.core.store.remove(&key).await;
             match &outcome {
                 Err(_) if base.has(Bug::RemoveSwallowsErrors) => return Ok(()),
@@ -115,6 +128,9 @@ impl Engine for Toy {
                 return Ok(());
             }
             let _fence = base.fence(None, Write::Clear).await;
+            if !base.has(Bug::ErrorSurvivesClear) {
+                base.remembered.lock().clear();
+            }
             let outcome = base.core.store.clear().await;
             base.core.listener.tell_of_all(match &outcome {
                 Ok(()) => EventKind::Cleared,
@@ -138,6 +154,6 @@ impl Engine for Toy {
 
     fn idle(&self) -> Box<dyn Fn() -> bool> {
         let base = Arc::clone(&self.0);
-        Box::new(move || base.table().slots.is_empty() && base.table().clearing == 0)
+        Box::new(move || base.table().slots.is_empty() && base.table().clearing == 0 && base.all_free())
     }
 }

@@ -49,8 +49,17 @@ impl Base {
                 let joined = self.join(key);
                 let again = self.has(Bug::BatchFollowsNobody) && !joined.1
                     || self.has(Bug::BatchComputesTwice) && keys[..at].contains(&key);
-                let (flight, leads) =
-                    if again { (Arc::new(Flight(crate::sync::Mutex::default())), true) } else { joined };
+                let (flight, leads) = if again {
+                    (
+                        Arc::new(Flight(
+                            crate::sync::Mutex::default(),
+                            std::sync::atomic::AtomicUsize::new(1),
+                        )),
+                        true,
+                    )
+                } else {
+                    joined
+                };
                 if !leads {
                     self.tell(key, EventKind::Joined);
                     waits.push((at, flight, false));

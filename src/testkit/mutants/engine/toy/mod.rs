@@ -4,20 +4,21 @@ mod course;
 mod early;
 mod handle;
 mod many;
+mod trouble;
 
 use std::collections::HashMap;
 use std::future::poll_fn;
 use std::panic::resume_unwind;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-use crate::cache::Cache;
 use crate::cache::background::{Alive, Cut};
 use crate::cache::budget::Budget;
 use crate::cache::core::Core;
 use crate::cache::event::EventKind;
+use crate::cache::{Cache, Patience};
 use crate::entry::{Entry, Freshness};
 use crate::error::{Error, Operation, Result};
 use crate::store::{SetOutcome, Store};
@@ -27,6 +28,7 @@ use crate::testkit::mutants::engine::Bug;
 use crate::testkit::yield_now;
 use crate::time::Timestamp;
 use course::{failed, fly, panicked, shut_down, timeout};
+use trouble::Waits;
 
 /// A handle. Settings, clock, store and listener are those of the cache that it was made of.
 pub(super) struct Toy(Arc<Base>, Arc<Alive>);
@@ -42,6 +44,8 @@ struct Base {
     table: Mutex<Table>,
     /// What a bug remembers.
     errors: Mutex<HashMap<Name, Error>>,
+    remembered: Mutex<HashMap<Name, trouble::Memory>>,
+    queue: Mutex<trouble::Queue>,
     _handle: Option<Arc<Alive>>,
 }
 
@@ -58,13 +62,17 @@ struct Slot {
     writers: usize,
 }
 
-struct Flight(Mutex<Course>);
+/// Its course, and how many callers are there for it.
+struct Flight(Mutex<Course>, AtomicUsize);
 
 #[derive(Default)]
 struct Course {
     fenced: bool,
     storing: bool,
     shown: Option<Entry<u64>>,
+    /// What is kept beside a load.
+    held: Option<Entry<u64>>,
+    given_up: bool,
     landed: Option<Landing>,
     wakers: Vec<Waker>,
 }
@@ -207,6 +215,8 @@ impl Toy {
             since: cache.core.clock.now(),
             table: Mutex::default(),
             errors: Mutex::default(),
+            remembered: Mutex::default(),
+            queue: Mutex::default(),
             _handle: (bug == Bug::OutlivesHandles).then(|| Arc::clone(&cache.alive)),
         };
         Self(Arc::new(base), Arc::clone(&cache.alive))
@@ -248,7 +258,7 @@ impl Base {
     }
 
     /// The place of a key in the table.
-    fn place(&self, key: Name) -> Name {
+    fn place_of(&self, key: Name) -> Name {
         match self.bug {
             Bug::OneFlightForAll => Name(0),
             Bug::HashForKey => Name(key.0 / 2),
@@ -314,8 +324,8 @@ impl Base {
         let (entry, freshness) = self.peek(key, Freshness::Stale)?;
         let refreshing = || {
             let table = self.table();
-            let flight = table.slots.get(&self.place(key)).and_then(|slot| slot.flight.clone());
-            flight.is_some_and(|flight| flight.0.lock().shown.is_some())
+            let flight = table.slots.get(&self.place_of(key)).and_then(|slot| slot.flight.clone());
+            flight.is_some()
         };
         if freshness == Freshness::Fresh {
             if self.due(key, &entry) && (self.has(Bug::EarlyNotCoalesced) || !self.flies(key)) {
@@ -341,23 +351,25 @@ impl Base {
     fn join(&self, key: Name) -> (Arc<Flight>, bool) {
         let mut table = self.table();
         let clearing = table.clearing > 0;
-        let slot = table.slots.entry(self.place(key)).or_default();
+        let slot = table.slots.entry(self.place_of(key)).or_default();
         let refreshing = |flight: &Arc<Flight>| flight.0.lock().shown.is_some();
         if let Some(flight) = &slot.flight
             && !(matches!(self.bug, Bug::RefreshNotCoalesced | Bug::EarlyNotCoalesced) && refreshing(flight))
         {
+            flight.1.fetch_add(1, Ordering::SeqCst);
             return (Arc::clone(flight), false);
         }
         let fenced =
             (slot.writers > 0 || clearing || !slot.storing.is_empty()) && !self.has(Bug::BornUnfenced);
-        let flight = Arc::new(Flight(Mutex::new(Course { fenced, ..Course::default() })));
+        let flight =
+            Arc::new(Flight(Mutex::new(Course { fenced, ..Course::default() }), AtomicUsize::new(1)));
         slot.flight = Some(Arc::clone(&flight));
         (flight, true)
     }
 
     fn leave(&self, key: Name, flight: &Arc<Flight>) {
         let mut table = self.table();
-        if let Some(slot) = table.slots.get_mut(&self.place(key)) {
+        if let Some(slot) = table.slots.get_mut(&self.place_of(key)) {
             slot.flight.take_if(|held| Arc::ptr_eq(held, flight));
             slot.storing.retain(|held| !Arc::ptr_eq(held, flight));
         }
@@ -369,7 +381,7 @@ impl Base {
         let mut storing = Vec::new();
         for (place, slot) in &mut table.slots {
             let half = key.is_none() && self.has(Bug::ClearFencesHalf) && place.0 < 2;
-            if key.is_some_and(|key| self.place(key) != *place) || half {
+            if key.is_some_and(|key| self.place_of(key) != *place) || half {
                 continue;
             }
             if let Some(flight) = slot.flight.take() {
@@ -399,11 +411,11 @@ impl Base {
         let late = self.has(Bug::FencesAfterOnly);
         let mut table = self.table();
         match key {
-            Some(key) => table.slots.entry(self.place(key)).or_default().writers += 1,
+            Some(key) => table.slots.entry(self.place_of(key)).or_default().writers += 1,
             None => table.clearing += 1,
         }
         let storing = if unfenced || late { Vec::new() } else { self.overtake(&mut table, key) };
-        (Fence(self, key.map(|key| self.place(key)), !unfenced && !once), storing)
+        (Fence(self, key.map(|key| self.place_of(key)), !unfenced && !once), storing)
     }
 
     async fn fence(&self, key: Option<Name>, write: Write) -> Fence<'_> {
@@ -416,7 +428,7 @@ impl Base {
         fence
     }
 
-    async fn ask(self: Arc<Self>, key: Name, compute: Compute) -> Result<u64> {
+    async fn ask(self: Arc<Self>, key: Name, patience: Option<Patience>, compute: Compute) -> Result<u64> {
         let policy = &self.core.policy;
         let bypass = policy.bypass && !self.has(Bug::BypassShares);
         if bypass {
@@ -438,6 +450,7 @@ impl Base {
         {
             return Err(error.clone());
         }
+        let mut waits = None;
         loop {
             if let Some(value) = self.hit(key) {
                 return Ok(value);
@@ -446,8 +459,9 @@ impl Base {
                 let _ = self.core.store.get_at(&key, self.core.clock.now()).await;
             }
             let (flight, leads) = self.join(key);
+            let waits = waits.get_or_insert_with(|| self.waits(patience, leads));
             if leads {
-                return self.lead(key, flight, compute).await;
+                return self.lead(key, flight, waits, compute).await;
             }
             let stale =
                 self.peek(key, Freshness::Stale).filter(|(_, freshness)| *freshness == Freshness::Stale);
@@ -462,10 +476,10 @@ impl Base {
             }
             self.tell(key, EventKind::Joined);
             let servable = |entry: &Entry<u64>| self.judge(entry, self.core.clock.now()) <= Freshness::Stale;
-            match flight.wait(servable).await {
+            match self.wait(key, &flight, waits, servable).await? {
                 Landing::Value(_) if self.has(Bug::FollowersCompute) => {
-                    let flight = Arc::new(Flight(Mutex::default()));
-                    return self.lead(key, flight, compute).await;
+                    let flight = Arc::new(Flight(Mutex::default(), AtomicUsize::new(1)));
+                    return self.lead(key, flight, waits, compute).await;
                 }
                 Landing::Value(value) => return Ok(value),
                 Landing::Failed(error) => return Err(error),
@@ -478,7 +492,13 @@ impl Base {
         }
     }
 
-    async fn lead(self: &Arc<Self>, key: Name, flight: Arc<Flight>, compute: Compute) -> Result<u64> {
+    async fn lead(
+        self: &Arc<Self>,
+        key: Name,
+        flight: Arc<Flight>,
+        waits: &mut Waits,
+        compute: Compute,
+    ) -> Result<u64> {
         self.core.background.enter();
         let duty =
             Duty { base: Arc::clone(self), key, flight: Arc::clone(&flight), landed: AtomicBool::new(false) };
@@ -520,7 +540,8 @@ impl Base {
             return Ok(entry.into_value());
         }
         let inline = self.has(Bug::WaitsForRefresh);
-        match flight.wait(|entry| !inline && self.judge(entry, now()) <= Freshness::Stale).await {
+        let servable = |entry: &Entry<u64>| !inline && self.judge(entry, now()) <= Freshness::Stale;
+        match self.wait(key, &flight, waits, servable).await? {
             Landing::Value(value) => Ok(value),
             Landing::Failed(error) => Err(error),
             Landing::Panicked if self.has(Bug::PanicBecomesError) => Err(panicked()),
