@@ -13,10 +13,12 @@ use crate::cache::computed::Computed;
 use crate::cache::core::{Core, Shown, vanished};
 use crate::cache::event::EventKind;
 use crate::cache::flight::{Caller, Flight, Joined, Landing};
-use crate::cache::load::{Owned, Ticket, Within, shut_down};
+use crate::cache::load::{Owned, Ticket};
 use crate::cache::load_many::fly_many;
 use crate::cache::patience::{Patience, Waiting};
+use crate::cache::run::shut_down;
 use crate::cache::tags::Record;
+use crate::cache::within::Within;
 use crate::entry::Entry;
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::runtime::BoxFuture;
@@ -82,7 +84,9 @@ impl<S: Store + 'static, L> Cache<S, L> {
             return keys.iter().map(|_| Ok(())).collect();
         }
         let _fences = self.core.flights.write_many(keys.iter().map(|key| (*key).to_owned())).await;
-        keys.iter().for_each(|key| self.core.forget_error(key));
+        for key in keys {
+            self.core.forget_error(key);
+        }
         let removed = self.core.store.remove_many(keys).await;
         let results: Vec<_> = in_full(removed, keys.len(), Operation::Remove).collect();
         for (key, result) in keys.iter().zip(&results) {
@@ -176,7 +180,9 @@ impl<S: Store + 'static, L> Cache<S, L> {
             }
         }
         let fences = self.core.flights.write_many(writing.iter().map(|(key, _)| (*key).to_owned())).await;
-        writing.iter().for_each(|(key, _)| self.core.forget_error(key));
+        for (key, _) in &writing {
+            self.core.forget_error(key);
+        }
         let stored = self.core.store.set_many(&writing).await;
         for ((key, _), outcome) in writing.iter().zip(in_full(stored, writing.len(), Operation::Set)) {
             match &outcome {

@@ -1,12 +1,9 @@
 //! The course of one flight: read the store, compute, store, land.
 
 use std::any::Any;
-use std::collections::HashSet;
-use std::future::{Future, poll_fn};
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
+use std::future::poll_fn;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -16,86 +13,20 @@ use crate::cache::computed::Computed;
 use crate::cache::core::Core;
 use crate::cache::event::EventKind;
 use crate::cache::flight::{Flight, Landing};
-use crate::cache::places::{Full, Place};
+use crate::cache::run::{Answered, Errand, catch, computed, cut_off, unless_given_up};
+use crate::cache::within::Within;
 use crate::entry::{Entry, Freshness};
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::runtime::BoxFuture;
 use crate::store::{SetOutcome, Store};
 use crate::time::Timestamp;
 
+/// The owned form of a store's key.
+pub(crate) type Owned<S> = <<S as Store>::Key as ToOwned>::Owned;
+
 /// A computation with its types forgotten. It is given the entry that is still held, if any.
 pub(crate) type Compute<V> =
     Box<dyn FnOnce(Option<Entry<V>>) -> BoxFuture<'static, Result<Computed<V>>> + Send>;
-
-tokio::task_local! {
-    /// The flights inside which this task computes, the innermost first.
-    static WITHIN: Arc<Link>;
-}
-
-/// Flights that compute together, and those inside whose computations they were begun.
-struct Link {
-    /// In the order of their addresses. Held, so that no later flight can stand at the same one.
-    flights: Box<[Arc<dyn Any + Send + Sync>]>,
-    outer: Vec<Arc<Link>>,
-}
-
-/// The outermost flights that the present task computes for, to be handed on to a flight it begins.
-#[derive(Clone)]
-pub(crate) struct Within(Option<Arc<Link>>);
-
-impl Within {
-    pub(crate) fn current() -> Self {
-        Self(WITHIN.try_with(Arc::clone).ok())
-    }
-
-    /// All of these at once, for a computation that is run for each of them.
-    pub(crate) fn all(withins: impl IntoIterator<Item = Self>) -> Self {
-        let mut outer: Vec<_> = withins.into_iter().filter_map(|within| within.0).collect();
-        outer.sort_unstable_by_key(|link| Arc::as_ptr(link).addr());
-        outer.dedup_by(|one, other| Arc::ptr_eq(one, other));
-        Self((!outer.is_empty()).then(|| Arc::new(Link { flights: Box::default(), outer })))
-    }
-
-    /// Runs `work` inside these flights.
-    pub(crate) async fn scope<F: Future>(self, work: F) -> F::Output {
-        match self.0 {
-            Some(link) => WITHIN.scope(link, work).await,
-            None => work.await,
-        }
-    }
-
-    /// These flights, and within them the flights of a computation that begins.
-    pub(super) fn and<V: Send + Sync + 'static>(self, flights: impl Iterator<Item = Arc<Flight<V>>>) -> Self {
-        let mut flights: Box<[Arc<dyn Any + Send + Sync>]> = flights.map(|flight| flight as _).collect();
-        flights.sort_unstable_by_key(|flight| Arc::as_ptr(flight).addr());
-        Self(Some(Arc::new(Link { flights, outer: self.0.into_iter().collect() })))
-    }
-
-    /// Whether the task computes for any flight.
-    pub(crate) fn is_within(&self) -> bool {
-        self.0.is_some()
-    }
-
-    /// Whether the task computes for this flight, so that waiting for it would never end.
-    pub(crate) fn contains<V>(&self, flight: &Arc<Flight<V>>) -> bool {
-        let wanted = Arc::as_ptr(flight).addr();
-        let mut next: Vec<_> = self.0.iter().collect();
-        // Computations that were gathered may have outer ones in common.
-        let mut seen = HashSet::new();
-        while let Some(link) = next.pop() {
-            let addresses = |flight: &Arc<dyn Any + Send + Sync>| Arc::as_ptr(flight).addr();
-            if link.flights.binary_search_by_key(&wanted, addresses).is_ok() {
-                return true;
-            }
-            if link.outer.len() < 2 {
-                next.extend(&link.outer);
-            } else {
-                next.extend(link.outer.iter().filter(|outer| seen.insert(Arc::as_ptr(outer).addr())));
-            }
-        }
-        false
-    }
-}
 
 /// The duty to land a flight: whatever becomes of the task, the key is freed and everyone is told.
 pub(crate) struct Ticket<S: Store> {
@@ -457,140 +388,6 @@ pub(super) fn load_failed<S: Store>(
     landing
 }
 
-/// On whose account something is computed.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Errand {
-    /// Callers wait.
-    Load,
-    /// Callers were served what was there.
-    Refresh,
-}
-
-/// When a computation began, and whether it had to wait for its place.
-#[derive(Clone, Copy)]
-pub(super) struct Begun {
-    pub(super) at: Timestamp,
-    waited: bool,
-}
-
-/// What a computation came to.
-struct Answered<V> {
-    entry: Entry<V>,
-    /// Its value is that of the entry that it was given (E22).
-    unchanged: bool,
-    /// From when it had its place.
-    took: Duration,
-}
-
-/// Runs the computation and makes an entry of its answer.
-async fn computed<S: Store + 'static>(
-    ticket: &Ticket<S>,
-    held: Option<&Entry<S::Value>>,
-    compute: Compute<S::Value>,
-    within: Within,
-    errand: Errand,
-) -> Result<Answered<S::Value>> {
-    let core = &*ticket.core;
-    let given = held.cloned();
-    // The closure itself runs inside too: it may panic, or ask for its own key, before its first await.
-    let work = async move { compute(given).await };
-    let (answer, begun) = placed(core, &[ticket], within, errand, work).await;
-    let began = begun.map_or_else(|| core.clock.now(), |begun| begun.at);
-    let outcome = answer.and_then(|answer| {
-        let unchanged = answer.value.is_none();
-        let entry = core.entry(ticket.key(), answer, held, began)?;
-        let took = core.clock.now().since(began);
-        if let Some(ahead) = &core.ahead {
-            ahead.measured(ticket.key(), took);
-        }
-        Ok(Answered { entry, unchanged, took })
-    });
-    remember(ticket, begun, outcome.as_ref().err());
-    outcome
-}
-
-/// Runs the computation of these flights within the limit of its errand, once it has its place. Says also when that
-/// was, if it came to it.
-pub(super) async fn placed<S: Store, T>(
-    core: &Core<S>,
-    tickets: &[&Ticket<S>],
-    within: Within,
-    errand: Errand,
-    work: impl Future<Output = Result<T>>,
-) -> (Result<T>, Option<Begun>) {
-    let (limit, setting) = match errand {
-        Errand::Load => (core.policy.load_timeout, "load_timeout"),
-        Errand::Refresh => (core.policy.refresh_timeout, "refresh_timeout"),
-    };
-    let begun = OnceLock::new();
-    let work = async {
-        let (_place, waited) = match errand {
-            Errand::Load => place(core, tickets, &within).await?,
-            Errand::Refresh => (None, false),
-        };
-        for ticket in tickets {
-            let started = match errand {
-                Errand::Load => EventKind::LoadStarted,
-                Errand::Refresh => EventKind::RefreshStarted,
-            };
-            core.listener.tell(ticket.key(), started);
-        }
-        begun.get_or_init(|| Begun { at: core.began(), waited });
-        within.and(tickets.iter().map(|ticket| Arc::clone(&ticket.flight))).scope(work).await
-    };
-    let outcome = match core.background.bounded(limit, work).await {
-        Ok(answer) => answer,
-        Err(Cut::Deadline) if begun.get().is_none() => {
-            Err(Error::new(ErrorKind::Timeout, "cache", Operation::Compute)
-                .with_message(format!("no place for this load within {limit:?} (load_timeout, max_loads)")))
-        }
-        Err(cut) => Err(cut_off(cut, Operation::Compute, limit, setting)),
-    };
-    (outcome, begun.into_inner())
-}
-
-/// A place for the load, if loads are limited, and whether it had to wait for it. What runs within a computation
-/// needs none (E21).
-async fn place<S: Store>(
-    core: &Core<S>,
-    tickets: &[&Ticket<S>],
-    within: &Within,
-) -> Result<(Option<Place>, bool)> {
-    let Some(places) = core.places.as_ref().filter(|_| !within.is_within()) else {
-        return Ok((None, false));
-    };
-    let excused = || tickets.iter().any(|ticket| ticket.flight.is_excused());
-    if excused() {
-        return Ok((None, false));
-    }
-    let mut waited = false;
-    let place = places.take(|| {
-        waited = true;
-        excused()
-    });
-    let place = place.await.map_err(|_: Full| {
-        Error::new(ErrorKind::Overloaded, "cache", Operation::Compute)
-            .with_message("as many loads run (max_loads) and wait (max_waiting_loads) as may")
-    })?;
-    Ok((place, waited))
-}
-
-/// Remembers or forgets how a computation came out, unless a write has overtaken it (E17). Whoever never began, or
-/// lost its time in the queue, says nothing of its origin.
-pub(super) fn remember<S: Store>(ticket: &Ticket<S>, begun: Option<Begun>, error: Option<&Error>) {
-    let core = &*ticket.core;
-    let (Some(errors), Some(begun)) = (&core.errors, begun) else { return };
-    match error {
-        None => ticket.flight.unless_fenced(|| errors.forget(ticket.key())),
-        Some(error) if error.kind() == ErrorKind::Timeout && begun.waited => {}
-        Some(error) if errors.wants(error) => {
-            let now = core.clock.now();
-            ticket.flight.unless_fenced(|| errors.failed(ticket.key(), error, now));
-        }
-        Some(_) => {}
-    }
-}
-
 /// Stores a result that nothing has overtaken, and lands with it. One that is unchanged the tiers may hold
 /// already, under other deadlines (E22).
 async fn store<S: Store>(ticket: &Ticket<S>, entry: Entry<S::Value>, unchanged: bool) -> Landing<S::Value> {
@@ -657,52 +454,3 @@ pub(super) fn fall_back<S: Store>(
         _ => Landing::Failed(error),
     }
 }
-
-pub(super) fn cut_off(cut: Cut, operation: Operation, limit: Duration, setting: &str) -> Error {
-    match cut {
-        Cut::Deadline => Error::new(ErrorKind::Timeout, "cache", operation)
-            .with_message(format!("no end within {limit:?} ({setting})")),
-        Cut::Stopped => shut_down(operation),
-    }
-}
-
-pub(crate) fn shut_down(operation: Operation) -> Error {
-    Error::new(ErrorKind::ShutDown, "cache", operation)
-        .with_message("the cache was shut down or its last handle dropped")
-}
-
-/// Runs the work of a flight, until it is over or given up; then it is dropped.
-async fn unless_given_up<V: Clone, F: Future>(flight: &Flight<V>, work: F) -> Option<F::Output> {
-    let mut work = pin!(work);
-    poll_fn(|context| {
-        loop {
-            if flight.is_given_up() {
-                return Poll::Ready(None);
-            }
-            if let Poll::Ready(output) = work.as_mut().poll(context) {
-                return Poll::Ready(Some(output));
-            }
-            if !flight.has_news(context.waker()) {
-                return Poll::Pending;
-            }
-        }
-    })
-    .await
-}
-
-/// Runs a future and hands over its panic instead of unwinding.
-pub(super) async fn catch<F: Future>(future: F) -> std::result::Result<F::Output, Box<dyn Any + Send>> {
-    let mut future = pin!(future);
-    poll_fn(|context| {
-        // The future is not polled again after a panic, so nobody sees what it left behind.
-        match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {
-            Ok(Poll::Pending) => Poll::Pending,
-            Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
-            Err(payload) => Poll::Ready(Err(payload)),
-        }
-    })
-    .await
-}
-
-/// The owned form of a store's key.
-pub(crate) type Owned<S> = <<S as Store>::Key as ToOwned>::Owned;

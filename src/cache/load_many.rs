@@ -14,10 +14,11 @@ use crate::cache::core::Core;
 use crate::cache::event::EventKind;
 use crate::cache::flight::Landing;
 use crate::cache::load::{
-    Begun, Errand, Judged, Owned, Ticket, Within, aside, catch, early as begin_early, fall_back, ground,
-    judged, known_better, known_longer, load_failed, may_store, permit, placed, refresh_failed, refreshed,
-    remember, was_read, was_stored,
+    Judged, Owned, Ticket, aside, early as begin_early, fall_back, ground, judged, known_better,
+    known_longer, load_failed, may_store, permit, refresh_failed, refreshed, was_read, was_stored,
 };
+use crate::cache::run::{Begun, Errand, catch, placed, remember};
+use crate::cache::within::Within;
 use crate::entry::{Entry, Freshness};
 use crate::error::{Error, Operation, Result};
 use crate::store::Store;
@@ -267,13 +268,13 @@ impl Errand {
         answers: &mut Result<Answers<Owned<S>, S::Value>>,
         begun: Option<Begun>,
     ) -> Result<Entry<S::Value>> {
-        let began = begun.map_or_else(|| core.clock.now(), |begun| begun.at);
+        let started_at = begun.map_or_else(|| core.clock.now(), |begun| begun.at);
         let answer = match answers {
             Ok(answers) => answers.take(due.ticket.key()).unwrap_or_else(|| core.absent())?,
             Err(error) => return Err(error.clone()),
         };
-        let entry = core.entry(due.ticket.key(), answer, due.held.as_ref(), began)?;
-        let took = core.clock.now().since(began);
+        let entry = core.entry(due.ticket.key(), answer, due.held.as_ref(), started_at)?;
+        let took = core.clock.now().since(started_at);
         if let Some(ahead) = &core.ahead {
             ahead.measured(due.ticket.key(), took);
         }

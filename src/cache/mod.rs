@@ -11,6 +11,7 @@ pub(crate) mod background;
 mod batch;
 pub(crate) mod budget;
 mod builder;
+
 pub(crate) mod computed;
 pub(crate) mod core;
 pub(crate) mod errors;
@@ -22,10 +23,12 @@ mod load_many;
 pub(crate) mod patience;
 pub(crate) mod places;
 pub(crate) mod policy;
+mod run;
 mod tags;
 #[cfg(test)]
 mod tests;
 pub(crate) mod trouble;
+mod within;
 
 use std::error::Error as StdError;
 use std::fmt;

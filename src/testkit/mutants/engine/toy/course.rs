@@ -84,7 +84,7 @@ impl Base {
 pub(super) async fn fly(duty: Duty, compute: Compute) {
     let base = Arc::clone(&duty.base);
     let work = unless_given_up(&duty.flight, run(&base, &duty, compute));
-    let landing = catch(async { work.await.unwrap_or(Landing::Gone) }).await.unwrap_or_else(|_| {
+    let landing = Box::pin(catch(async { work.await.unwrap_or(Landing::Gone) })).await.unwrap_or_else(|_| {
         let refresh = duty.flight.0.lock().shown.is_some();
         base.tell(duty.key, if refresh { EventKind::RefreshPanicked } else { EventKind::LoadPanicked });
         let shown = duty.shown().filter(|_| !base.has(Bug::RefreshPanicUnwinds));
