@@ -242,6 +242,35 @@ fn around_due(flavour: Flavour) -> BoxedStrategy<Vec<Vec<Step>>> {
         .boxed()
 }
 
+/// A failure, a success and another failure, or a failure beside a removal; and somebody who asks when the one that
+/// counts is over, or is none.
+fn told_apart(flavour: Flavour) -> BoxedStrategy<Vec<Vec<Step>>> {
+    let plan = |work, takes| Plan {
+        work,
+        yields: 0,
+        takes,
+        own: Own { ttl: 2, ..Own::default() },
+        patience: 0,
+        way: 0,
+    };
+    let steps = |acts: Vec<Act>| acts.into_iter().map(|act| Step { act, leaves: 0 }).collect::<Vec<_>>();
+    let (fails, answers) =
+        (move |takes| Act::Ask(0, plan(Work::Fail, takes)), Act::Ask(0, plan(Work::Answer, 0)));
+    let over = Act::Wait(Until::Error(0, 1));
+    let row = (0..3u8, 0..3u8).prop_map(move |(first, last)| {
+        let expires = Act::Wait(Until::Edge(0, 0, 1));
+        vec![steps(vec![fails(first), over, answers, expires, fails(last), over, answers])]
+    });
+    let removes = prop_oneof![3 => Just(Act::Remove(0)), 1 => Just(Act::Clear)];
+    let later = prop_oneof![Just(Until::Seconds(1)), Just(Until::Tick)];
+    let beside = (removes, later, plans(flavour)).prop_map(move |(removes, later, last)| {
+        let beside = [Until::Seconds(1), Until::Seconds(1), later].map(Act::Wait);
+        let last = Act::Ask(0, Plan { patience: 0, ..last });
+        vec![steps(vec![fails(2)]), steps(vec![beside[0], removes, beside[1], beside[2], last])]
+    });
+    prop_oneof![row, beside].boxed()
+}
+
 /// One caller whose computations fail in a row, with writes and successes between: where back-off is tried.
 fn in_a_row(flavour: Flavour) -> BoxedStrategy<Vec<Vec<Step>>> {
     let own = || prop_oneof![5 => Just(Own { ttl: 2, ..Own::default() }), 1 => owns(flavour)];
@@ -262,7 +291,12 @@ fn in_a_row(flavour: Flavour) -> BoxedStrategy<Vec<Vec<Step>>> {
     let write = prop_oneof![6 => Just(None), 1 => write.prop_map(Some)];
     // To the end of what is remembered, and a tick beside it.
     let off = prop_oneof![1 => Just(-1i8), 1 => Just(0), 4 => Just(1)];
-    let wait = prop_oneof![6 => off.prop_map(|off| Until::Error(0, off)), 1 => untils(flavour)];
+    // Or past the value that a success left.
+    let wait = prop_oneof![
+        6 => off.prop_map(|off| Until::Error(0, off)),
+        2 => Just(Until::Edge(0, 0, 1)),
+        1 => untils(flavour),
+    ];
     let wait = prop_oneof![1 => Just(None), 5 => wait.prop_map(Some)];
     prop::collection::vec((mostly(1, 0..2), ask, write, wait), 2..7)
         .prop_map(|rounds| {
@@ -400,7 +434,8 @@ pub(crate) fn cases(flavour: Flavour, fixed: bool) -> BoxedStrategy<EngineCase> 
         ),
     ]);
     // Where everybody races, fences are what is tried.
-    let fences = u32::from(flavour.slow_work && flavour.alone < 10) * if flavour.races { 2 } else { 1 };
+    let fences = u32::from((flavour.slow_work || flavour.errors) && flavour.alone < 10)
+        * if flavour.races { 2 } else { 1 };
     let rows = u32::from(flavour.errors) * 4;
     let due = u32::from(flavour.early);
     let tasks = weighted(vec![
@@ -408,6 +443,7 @@ pub(crate) fn cases(flavour: Flavour, fixed: bool) -> BoxedStrategy<EngineCase> 
         (fences, beside_a_write(flavour)),
         (due, around_due(flavour)),
         (rows, in_a_row(flavour)),
+        (rows / 4, told_apart(flavour)),
     ]);
     let choices = prop::collection::vec(prop_oneof![2 => Just(0u8), 3 => 0..8u8], 0..40);
     let races = if flavour.races { proptest::bool::weighted(0.3).boxed() } else { Just(false).boxed() };

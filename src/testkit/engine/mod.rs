@@ -419,7 +419,8 @@ static LAWS: &[Law] = &[
         "callers wait for a slow origin although something good enough is there, or for longer than they can",
         Flavour {
             patience: true,
-            alone: 4,
+            keys: 1,
+            alone: 3,
             asks: 10,
             never_ends: 2,
             slow_work: true,

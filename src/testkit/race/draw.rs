@@ -80,8 +80,13 @@ fn planned(tiers: u8) -> impl Strategy<Value = Planned> {
     (0..tiers, op(), 0..3u8, harm).prop_map(|(leaf, op, nth, harm)| Planned { leaf, op, nth, harm })
 }
 
+/// Any steps, or a few of one key: where a write is raced most closely.
 fn tasks(step: impl Strategy<Value = Step>, least: usize) -> impl Strategy<Value = Vec<Vec<Step>>> {
-    proptest::collection::vec(proptest::collection::vec(step, 1..6), least..4)
+    let close = prop_oneof![2 => Just(Step::Set(0)), 3 => Just(Step::Get(0)), 1 => Just(Step::Remove(0))];
+    prop_oneof![
+        3 => proptest::collection::vec(proptest::collection::vec(step, 1..6), least..4),
+        1 => proptest::collection::vec(proptest::collection::vec(close, 1..4), least.max(2)..4),
+    ]
 }
 
 fn schedule() -> impl Strategy<Value = Vec<u8>> {
