@@ -66,8 +66,10 @@
 //! [What every stack promises](guide::semantics), [the map of the code](guide::architecture),
 //! [why it is so](guide::design), [writing a store](guide::writing_a_store),
 //! [testing your store](guide::testing_your_store), [writing an adapter](guide::writing_an_adapter),
-//! [invalidation by tags](guide::tags), [how larder is tested](guide::testing), [the bytes of an entry](guide::wire_format),
-//! [what each layer costs](guide::performance), [contributing](guide::contributing).
+//! [invalidation by tags](guide::tags), [many keys at once](guide::batches), [when loads fail](guide::when_loads_fail),
+//! [when many values expire at once](guide::early_refresh), [how larder is tested](guide::testing),
+//! [the bytes of an entry](guide::wire_format), [what each layer costs](guide::performance),
+//! [contributing](guide::contributing).
 #![forbid(unsafe_code)]
 
 // The store of a guide is written as its reader writes it.
