@@ -110,12 +110,6 @@ pub(crate) struct RefreshPermit<'a> {
 }
 
 impl RefreshPermit<'_> {
-    /// How many refreshes it is for.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for those who ask for several at once"))]
-    pub(crate) const fn places(&self) -> usize {
-        self.places
-    }
-
     fn keep(&mut self, places: usize) {
         self.budget.running.fetch_sub(self.places - places, Ordering::SeqCst);
         self.places = places;
@@ -146,7 +140,7 @@ mod tests {
 
     /// How many of `wanted` may begin at `now`, and none of them runs on.
     fn begin(budget: &Budget, wanted: usize, now: u64) -> usize {
-        budget.take(wanted, || at(now)).map_or(0, |permit| permit.places())
+        budget.take(wanted, || at(now)).map_or(0, |permit| permit.places)
     }
 
     #[test]
@@ -174,10 +168,10 @@ mod tests {
         let now = || -> Timestamp { panic!("there is no rate") };
         let two = budget.take(2, now).unwrap();
         let one = budget.take(2, now).unwrap();
-        assert_eq!((two.places(), one.places()), (2, 1), "as many as there is room for");
+        assert_eq!((two.places, one.places), (2, 1), "as many as there is room for");
         assert!(budget.take(1, now).is_none());
         drop(two);
-        assert_eq!(budget.take(9, now).unwrap().places(), 2);
+        assert_eq!(budget.take(9, now).unwrap().places, 2);
         assert!(budget.take(0, now).is_none());
     }
 
@@ -185,7 +179,7 @@ mod tests {
     fn e19_what_the_rate_refuses_takes_no_place() {
         let budget = Budget::new(10, Some(rate(20.0)));
         let first = budget.take(10, || at(SECOND)).unwrap();
-        assert_eq!(first.places(), 2, "the burst");
+        assert_eq!(first.places, 2, "the burst");
         assert_eq!(budget.running.load(Ordering::SeqCst), 2);
         assert!(budget.take(1, || at(SECOND)).is_none());
         assert_eq!(budget.running.load(Ordering::SeqCst), 2);

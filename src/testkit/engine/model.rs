@@ -1,6 +1,7 @@
 //! The engine over a store that loses nothing, for one caller at a time: what `docs/semantics.md` says, as code
 //! that predicts every answer, every computation, every event and what is stored.
 
+mod behind;
 mod many;
 mod trouble;
 
@@ -153,38 +154,6 @@ impl<'a> World<'a> {
         let by = u64::try_from(passed - self.passed).unwrap_or(0);
         self.now = self.now.saturating_add(Duration::from_nanos(by));
         self.passed = passed;
-    }
-
-    fn land(&mut self, refresh: &Behind) {
-        let run = &self.trace.runs[refresh.run];
-        let name = |refreshed, loaded| if refresh.load { loaded } else { refreshed };
-        match run.plan.work {
-            _ if !refresh.in_time => {
-                self.events.push(name("RefreshFailed", "LoadFailed"));
-                self.failed(refresh, &Reply::Failed(ErrorKind::Timeout, Operation::Compute, None));
-            }
-            Work::Fail | Work::Hang => {
-                self.events.push(name("RefreshFailed", "LoadFailed"));
-                let error = Reply::Failed(ErrorKind::Computation, Operation::Compute, Some(run.value));
-                self.failed(refresh, &error);
-            }
-            // What is absent is an answer, and no failure to be remembered.
-            Work::Forget => self.events.push(name("RefreshFailed", "LoadFailed")),
-            Work::Panic => self.events.push(name("RefreshPanicked", "LoadPanicked")),
-            Work::Answer | Work::Unchanged => {
-                self.events.push(name("RefreshSucceeded", "LoadSucceeded"));
-                if !refresh.fenced {
-                    self.errors.remove(&refresh.key);
-                }
-                let value = if run.plan.work == Work::Answer { run.value } else { *refresh.held.value() };
-                self.store(refresh.key, value, refresh.run, refresh.fenced);
-            }
-        }
-    }
-
-    /// How many refreshes run behind the steps.
-    fn refreshes(&self) -> usize {
-        self.behind.iter().filter(|behind| !behind.load).count()
     }
 
     /// The result of a computation goes to the store, unless a write overtook it. Whether that failed, and whether
@@ -438,34 +407,6 @@ impl<'a> World<'a> {
         }
     }
 
-    /// What takes no time may have landed before the caller looks.
-    fn or_landed(&self, step: usize, run: Option<usize>, expected: Expected) -> Expected {
-        let run = run.map(|run| &self.trace.runs[run]).filter(|run| expected.computes && run.plan.takes == 0);
-        let landed = run.filter(|run| run.plan.work == Work::Answer).map(|run| Reply::Value(run.value));
-        match landed.filter(|landed| self.trace.requests[step].reply() == Some(landed)) {
-            Some(reply) => Expected { reply, ..expected },
-            None => expected,
-        }
-    }
-
-    /// Another caller's refresh of the key is running.
-    fn beside(&mut self, refresh: usize, shown: Option<u64>) -> Known<Expected> {
-        let hit = |value| {
-            Some(Expected { clause: Clause::E2, reply: Reply::Value(value), computes: false, given: None })
-        };
-        if let Some(value) = shown {
-            self.events.push("StaleHit");
-            return hit(value);
-        }
-        self.events.push("Joined");
-        let refresh = &self.behind[refresh];
-        if self.judge(&refresh.held) <= Freshness::Stale {
-            return hit(*refresh.held.value());
-        }
-        // It waits for a refresh whose entry may be served no longer: rare, and a matter of E5.
-        None
-    }
-
     /// After a shutdown hits are served, and nothing is computed.
     fn after_the_end(&mut self, key: u8) -> Expected {
         let found = self.read(key).ok().flatten().filter(|entry| self.judge(entry) <= Freshness::Stale);
@@ -478,68 +419,6 @@ impl<'a> World<'a> {
             None => Reply::Failed(ErrorKind::ShutDown, Operation::Compute, None),
         };
         Expected { clause: Clause::E9, reply, computes: false, given: None }
-    }
-
-    /// Behind a caller who was served: asks the slower tiers first.
-    fn renew(&mut self, key: u8, shown: &Entry<u64>, plan: Plan, run: Option<usize>) -> Known<bool> {
-        if !self.slow.is_zero() {
-            return None;
-        }
-        if !self.permit()? {
-            return Some(false);
-        }
-        let read = self.read(key);
-        if read.is_err() {
-            self.events.push("StoreFailed");
-        }
-        let goes_on = read.is_ok() || !self.trace.policy.strict;
-        Some(goes_on && self.refresh(key, shown.clone(), plan, run))
-    }
-
-    /// Whether a refresh may begin. The model does not know what a clock that stepped back makes of the rate.
-    fn permit(&mut self) -> Known<bool> {
-        let begins = self.refreshes() < self.trace.policy.max_refreshes && self.early.may_begin(self.now)?;
-        if !begins {
-            self.events.push("RefreshSkipped");
-        }
-        Some(begins)
-    }
-
-    /// Behind a caller who was served a fresh entry that is due.
-    fn renew_early(
-        &mut self,
-        key: u8,
-        shown: &Entry<u64>,
-        plan: Plan,
-        run: Option<usize>,
-    ) -> Known<Expected> {
-        let (now, fresh) = (self.now, self.judge(shown) == Freshness::Fresh);
-        let before = self.events.len();
-        let computes = self.renew(key, shown, plan, run)?;
-        let skipped = self.events[before..].contains(&"RefreshSkipped");
-        if fresh && !skipped {
-            self.early.begins(key, shown.lifetime(), now);
-        }
-        Some(Expected {
-            clause: if skipped { Clause::E19 } else { Clause::E18 },
-            reply: Reply::Value(*shown.value()),
-            computes,
-            given: computes.then_some(*shown.value()),
-        })
-    }
-
-    fn refresh(&mut self, key: u8, held: Entry<u64>, plan: Plan, run: Option<usize>) -> bool {
-        if self.remembered(key).is_some() {
-            self.events.push("RefreshSkipped");
-            return false;
-        }
-        self.events.push("RefreshStarted");
-        let (takes, in_time) = bounded(plan, self.trace.policy.refresh_timeout);
-        // Without a run there is a parting, which the caller finds.
-        let Some(run) = run else { return true };
-        let due = self.passed + i128::try_from(takes.as_nanos()).unwrap_or(i128::MAX / 2);
-        self.behind.push(Behind { key, run, due, in_time, held, fenced: false, load: false });
-        true
     }
 
     fn load(&mut self, key: u8, held: Option<Entry<u64>>, plan: Plan, run: Option<usize>) -> Known<Expected> {
