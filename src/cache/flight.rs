@@ -7,7 +7,6 @@ use std::collections::hash_map::Entry as Slots;
 use std::hash::{BuildHasher, Hash};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
 
 use foldhash::quality::RandomState;
 use tokio::sync::watch;
