@@ -419,6 +419,14 @@ impl<S: Store, T: Store<Key = str, Value = Timestamp>> Store for Tagged<S, T> {
         outcome
     }
 
+    async fn renew(&self, key: &S::Key, entry: Entry<S::Value>) -> Result<SetOutcome> {
+        let mut unknown = Vec::new();
+        self.pass(&entry, &mut unknown);
+        let outcome = self.inner.renew(key, entry).await;
+        self.learn(unknown).await;
+        outcome
+    }
+
     fn remove(&self, key: &S::Key) -> impl Future<Output = Result<()>> + Send {
         self.inner.remove(key)
     }

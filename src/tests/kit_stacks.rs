@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::adapters::{Chain, FreshForAtMost, Null, Sharded};
 use crate::codec::Postcard;
 use crate::ext::StoreExt;
-use crate::testkit::{Minimal, check_adapter, check_chain, check_stacks};
+use crate::testkit::{Minimal, Model, check_adapter, check_chain, check_stacks};
 
 /// D2, C7: whatever a stack is made of, and however it is rewritten.
 #[test]
@@ -86,6 +86,26 @@ mod adapters {
         let check = check_adapter("short cap", move |inner| cap(inner, Duration::from_nanos(5)));
         check.caps().source(file!()).assert();
         check_adapter("no cap", move |inner| cap(inner, Duration::MAX)).source(file!()).assert();
+    }
+
+    /// With nothing invalidated: what an invalidation does is judged by `check_tags`.
+    #[test]
+    fn tagged() {
+        let tagged = |inner: crate::testkit::Inner| {
+            let clock = inner.clock();
+            inner.tagged(Model::remote()).clock(clock).max_age(Duration::MAX).unwrap()
+        };
+        check_adapter("tagged", tagged).source(file!()).assert();
+        let check = check_adapter("cleared by instant", move |inner| tagged(inner).clear_by_instant());
+        check
+            .changes(&["clear", "len"])
+            .skip(
+                "d1_idle_cannot_be_told_from_the_store_inside",
+                "what is written in the tick of a clear is gone too",
+            )
+            .skip("s4_errors_come_out_with_their_kind", "a clear asks the tag store alone")
+            .source(file!())
+            .assert();
     }
 
     #[test]
