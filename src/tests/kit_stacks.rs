@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::adapters::{Chain, FreshForAtMost, Null, Sharded};
+use crate::adapters::{Chain, FreshForAtMost, Null, Sharded, Tagged};
 use crate::codec::Postcard;
 use crate::ext::StoreExt;
-use crate::testkit::{Minimal, Model, check_adapter, check_chain, check_stacks};
+use crate::testkit::{Minimal, Model, TagGround, check_adapter, check_chain, check_stacks, check_tags};
 
 /// D2, C7: whatever a stack is made of, and however it is rewritten.
 #[test]
@@ -28,6 +28,16 @@ fn a_strict_chain_keeps_the_laws() {
     let strict =
         check_chain("strict chain", |upper, lower, clock| Chain::new(upper, lower).clock(clock).strict());
     strict.strict().source(file!()).assert();
+}
+
+/// T1 to T5.
+#[test]
+fn tagged_keeps_the_laws_of_tags() {
+    let tagged = |ground: TagGround| {
+        let tagged = Tagged::new(ground.entries, ground.instants).clock(ground.clock);
+        tagged.known_tags(ground.known_tags).unwrap()
+    };
+    check_tags("tagged", tagged).source(file!()).assert();
 }
 
 /// D1 to D3 and S1 to S11, adapter by adapter.
