@@ -97,6 +97,7 @@ impl Truth {
     }
 }
 
+#[expect(clippy::option_option, reason = "a peek that does not answer says nothing of the entry")]
 fn read<T: Store<Key = str, Value = Timestamp>>(
     store: &Tagged<Shelf<str, String>, T>,
     key: &str,
@@ -337,7 +338,8 @@ fn t4_without_the_tag_store_a_tagged_entry_is_not_served_unless_told() {
 fn t5_an_invalidation_is_one_write_and_a_first_read_one_question() {
     let entries = std::env::var("LARDER_TAGGED").ok().and_then(|text| text.parse().ok()).unwrap_or(10_000u64);
     let clock = ManualClock::new(at(9));
-    let store = Tagged::new(Memory::<u64, u64>::new(2 * entries as usize), tag_store()).clock(clock);
+    let store =
+        Tagged::new(Memory::<u64, u64>::new(usize::try_from(2 * entries).unwrap()), tag_store()).clock(clock);
     for key in 0..entries {
         let entry = Entry::new(key, Lifetime::forever(at(5))).with_tags(["all", "b", "c"]);
         now(store.set(&key, entry)).unwrap();
