@@ -12,7 +12,9 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use criterion::Criterion;
-use larder::{Cache, Clock, Entry, Lifetime, Memory, Store, StoreExt, SystemClock, Timestamp};
+use larder::{
+    Cache, Clock, Entry, InvalidateTags, Lifetime, Memory, Store, StoreExt, SystemClock, Timestamp,
+};
 
 /// Read in an order that no prefetcher knows, all of them in the processor's cache.
 const KEYS: u64 = 1024;
@@ -50,6 +52,9 @@ fn main() {
         engine("engine, 3 adapters, boxed", three().boxed()),
         engine("engine, 5 adapters, boxed", five().boxed()),
         engine("engine, 5 adapters, each boxed", each_boxed),
+        tagged("engine, tagged: no tag", &[]),
+        tagged("engine, tagged: one tag", &["a"]),
+        tagged("engine, tagged: four tags", &["a", "b", "c", "d"]),
         engine("engine, L1 of a chain", memory().chain(memory())),
         engine("engine, L1 of three tiers", memory().chain(memory()).chain(memory())),
     ];
@@ -134,6 +139,18 @@ fn filled<S: Store<Key = u64, Value = u64>>(store: S) -> S {
 /// A hit as callers write it.
 fn engine(name: &'static str, store: impl Store<Key = u64, Value = u64> + 'static) -> Subject {
     let cache = Cache::builder(store).ttl(HOUR).build().expect("a valid policy");
+    for key in 0..KEYS {
+        at_once(cache.set(&key, key)).expect("memory does not fail");
+    }
+    subject(name, move |key| at_once(cache.get_or_compute(&key, || async { 0 })).ok())
+}
+
+/// The same on entries with these tags, of which one was invalidated before.
+fn tagged(name: &'static str, tags: &'static [&'static str]) -> Subject {
+    let store = Memory::<u64, u64>::new(100_000).tagged(Memory::<str, Timestamp>::new(100));
+    at_once(store.remove_tags(&["a"], Timestamp::EPOCH)).expect("memory does not fail");
+    let cache = Cache::builder(store).ttl(HOUR).tags_of(|_| tags.to_vec()).build();
+    let cache = cache.expect("a valid policy");
     for key in 0..KEYS {
         at_once(cache.set(&key, key)).expect("memory does not fail");
     }

@@ -48,6 +48,7 @@
 //! | [`check_adapter`] | an adapter, over stores that the kit makes |
 //! | [`check_chain`] | two tiers as one |
 //! | [`check_engine`] | a cache: any settings, over any store |
+//! | [`check_tags`] | whatever invalidates entries by their tags |
 //! | [`check_stacks`] | compositions of all adapters and tiers, and the equations between them |
 //!
 //! # Building blocks
@@ -102,6 +103,7 @@ mod script;
 mod stacks;
 mod store;
 mod strategies;
+mod tags;
 
 pub use adapter::{AdapterCheck, Inner, check_adapter};
 pub use chain::{ChainCheck, check_chain};
@@ -123,6 +125,7 @@ pub use report::{Failure, LawReport, Outcome, Report};
 pub use sample::{SampleKey, SampleValue, Witness};
 pub use store::{Order, Site};
 pub use strategies::{Act, answers, entries, few_keys, histories, instants, keys, lifetimes, play, values};
+pub use tags::{TagGround, TagStore, TagsCheck, check_tags};
 
 #[doc(inline)]
 pub use crate::__conformance as conformance;

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use crate::codec::Raw;
 use crate::tests::alloc::allocations;
 use crate::tests::ready;
-use crate::{Cache, Lru, Memory, Sharded, Single, Store, StoreExt};
+use crate::{Cache, Lru, Memory, Sharded, Single, Store, StoreExt, Timestamp};
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
 
@@ -35,6 +35,7 @@ macro_rules! over_each_stack {
                 .fresh_for_at_most(HOUR)
                 .inspect(|_| {}),
         );
+        $check("tagged", memory().tagged(Memory::<str, Timestamp>::new(64)));
         $check("chain", memory().chain(memory()));
         $check("three tiers", memory().chain(memory()).chain(memory()));
         $check("boxed", memory().fresh_for_at_most(HOUR).inspect(|_| {}).boxed());
@@ -99,6 +100,32 @@ fn d3_a_hit_through_prefix_and_codec_allocates_nothing() {
         check("encoded", key, bytes().encoded(Raw));
         check("encoded, prefixed", key, bytes().prefixed("users:").encoded(Raw));
         check("prefixed twice", key, bytes().prefixed("users:").prefixed("v1:"));
+    }
+}
+
+/// T5: a hit whose tags are known looks at them where they stand.
+#[test]
+fn t5_a_tagged_hit_allocates_nothing() {
+    for tags in [vec![], vec!["a"], vec!["a", "b", "c", "d"]] {
+        for by_instant in [false, true] {
+            let store = memory().tagged(Memory::<str, Timestamp>::new(1024));
+            let store = if by_instant { store.clear_by_instant() } else { store };
+            let own = tags.clone();
+            let builder = Cache::builder(store).ttl(HOUR).tags_of(move |_| own.clone());
+            let cache = builder.build().unwrap();
+            ready(cache.remove_tags(&["a", "d"])).unwrap();
+            // Later than the removal, whatever the clock's step.
+            let get_or_compute = || ready(cache.get_or_compute(&1, || async { 10 })).unwrap();
+            while cache.peek(&1).is_none() {
+                get_or_compute();
+            }
+            let case = format!("{tags:?}, cleared by instant: {by_instant}");
+            assert_eq!(allocations(|| assert_eq!(get_or_compute(), 10)), 0, "{case}: get_or_compute");
+            assert_eq!(allocations(|| assert_eq!(ready(cache.get(&1)).unwrap(), Some(10))), 0, "{case}: get");
+            assert_eq!(allocations(|| assert_eq!(cache.peek(&1), Some(10))), 0, "{case}: peek");
+            let by_read = || cache.peek_with(&1, |value| *value);
+            assert_eq!(allocations(|| assert_eq!(by_read(), Some(10))), 0, "{case}: peek_with");
+        }
     }
 }
 

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::adapters::{Chain, FreshForAtMost, Null, Sharded};
+use crate::adapters::{Chain, FreshForAtMost, Null, Sharded, Tagged};
 use crate::codec::Postcard;
 use crate::ext::StoreExt;
-use crate::testkit::{Minimal, check_adapter, check_chain, check_stacks};
+use crate::testkit::{Minimal, Model, TagGround, check_adapter, check_chain, check_stacks, check_tags};
 
 /// D2, C7: whatever a stack is made of, and however it is rewritten.
 #[test]
@@ -28,6 +28,16 @@ fn a_strict_chain_keeps_the_laws() {
     let strict =
         check_chain("strict chain", |upper, lower, clock| Chain::new(upper, lower).clock(clock).strict());
     strict.strict().source(file!()).assert();
+}
+
+/// T1 to T5.
+#[test]
+fn tagged_keeps_the_laws_of_tags() {
+    let tagged = |ground: TagGround| {
+        let tagged = Tagged::new(ground.entries, ground.instants).clock(ground.clock);
+        tagged.known_tags(ground.known_tags).unwrap()
+    };
+    check_tags("tagged", tagged).source(file!()).assert();
 }
 
 /// D1 to D3 and S1 to S11, adapter by adapter.
@@ -86,6 +96,26 @@ mod adapters {
         let check = check_adapter("short cap", move |inner| cap(inner, Duration::from_nanos(5)));
         check.caps().source(file!()).assert();
         check_adapter("no cap", move |inner| cap(inner, Duration::MAX)).source(file!()).assert();
+    }
+
+    /// With nothing invalidated: what an invalidation does is judged by `check_tags`.
+    #[test]
+    fn tagged() {
+        let tagged = |inner: crate::testkit::Inner| {
+            let clock = inner.clock();
+            inner.tagged(Model::remote()).clock(clock).max_age(Duration::MAX).unwrap()
+        };
+        check_adapter("tagged", tagged).source(file!()).assert();
+        let check = check_adapter("cleared by instant", move |inner| tagged(inner).clear_by_instant());
+        check
+            .changes(&["clear", "len"])
+            .skip(
+                "d1_idle_cannot_be_told_from_the_store_inside",
+                "what is written in the tick of a clear is gone too",
+            )
+            .skip("s4_errors_come_out_with_their_kind", "a clear asks the tag store alone")
+            .source(file!())
+            .assert();
     }
 
     #[test]

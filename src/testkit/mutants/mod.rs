@@ -7,6 +7,7 @@ mod adapters;
 mod chain;
 mod engine;
 mod shelf;
+mod tags;
 #[cfg(test)]
 mod tests;
 mod vault;
@@ -65,16 +66,30 @@ fn by_name(lines: &'static [Line], check: fn(&'static str, &Trial) -> Report) ->
 
 /// Every mutant of every family.
 pub fn all() -> Vec<Mutant> {
-    [shelf::mutants(), vault::mutants(), adapters::mutants(), chain::mutants(), engine::mutants()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        shelf::mutants(),
+        vault::mutants(),
+        adapters::mutants(),
+        chain::mutants(),
+        tags::mutants(),
+        engine::mutants(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 /// The healthy form of every family.
 pub fn healthy() -> Vec<Healthy> {
-    [shelf::healthy(), vault::healthy(), adapters::healthy(), chain::healthy(), engine::healthy()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        shelf::healthy(),
+        vault::healthy(),
+        adapters::healthy(),
+        chain::healthy(),
+        tags::healthy(),
+        engine::healthy(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }

@@ -9,16 +9,17 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::adapters::{FreshForAtMost, Null, Sharded};
+use crate::adapters::{FreshForAtMost, Null, Sharded, Tagged};
 use crate::codec::Postcard;
 use crate::describe::Description;
 use crate::dynamic::BoxStore;
-use crate::entry::Entry;
+use crate::entry::{Entry, Lifetime};
 use crate::error::Result;
 use crate::ext::StoreExt;
 use crate::memory::{Lru, Memory, Single};
 use crate::store::{SetOutcome, Store};
 use crate::testkit::minimal::Minimal;
+use crate::testkit::model::Model;
 use crate::testkit::race::Ground;
 use crate::testkit::report::LawReport;
 use crate::testkit::runner::{Finding, LawName, Settings, run};
@@ -26,7 +27,7 @@ use crate::testkit::script::{
     self, Answer, Ask, Columns, Dice, Kind, NAMES, NONE, Player, Script, block, whole,
 };
 use crate::testkit::stacks::plan::{StackPlan, lossless_stack};
-use crate::time::{ManualClock, Timestamp};
+use crate::time::{Clock, ManualClock, Timestamp};
 
 /// Every equation, a line each: the name of the law, one side, the other.
 #[rustfmt::skip]
@@ -63,6 +64,12 @@ pub(crate) fn equations() -> Vec<Equation> {
         equation("c9_cap_of_cap_is_the_smaller_cap", |p| cap(cap(p.a(), p.sides.cap(), p), p.sides.other_cap(), p), |p| cap(p.a(), p.sides.cap().min(p.sides.other_cap()), p)),
         equation("c9_cap_of_a_chain_caps_its_tiers", |p| cap(p.a().chain(p.c()), p.sides.cap(), p), |p| cap(p.a(), p.sides.cap(), p).chain(cap(p.c(), p.sides.cap(), p))),
         equation("c9_cap_and_inspect_commute", |p| cap(p.a(), p.sides.cap(), p).inspect(|_| ()), |p| cap(p.a().inspect(|_| ()), p.sides.cap(), p)).forgetful(),
+        equation("d1_tagged_with_nothing_invalidated_is_identity", |p| tagged(p.a(), Model::remote(), p), |p| p.a()).forgetful(),
+        equation("d1_what_is_tagged_twice_is_tagged", |p| tagged(tagged(p.a(), p.removals(), p), p.removals(), p), |p| tagged(p.a(), p.removals(), p)).forgetful(),
+        equation("t1_tags_and_prefix_commute", |p| tagged(memory(), p.instants(), p).prefixed("p:"), |p| tagged(memory().prefixed("p:"), p.instants(), p)),
+        equation("t1_tags_and_encoding_commute", |p| tagged(bytes(), p.instants(), p).encoded(Postcard), |p| tagged(bytes().encoded(Postcard), p.instants(), p)),
+        equation("t1_tags_and_shards_commute", |p| tagged(sharded(p, |_| p.a()), p.instants(), p), |p| sharded(p, |_| tagged(p.a(), p.instants(), p))).forgetful(),
+        equation("t1_tags_and_cap_commute", |p| cap(tagged(p.a(), p.instants(), p), p.sides.cap(), p), |p| tagged(cap(p.a(), p.sides.cap(), p), p.instants(), p)),
         equation("s3_no_room_is_null", |_| Memory::new(0), |_| Null::new()),
         equation("s3_single_equals_room_for_one", |_| Single::new(), |_| Lru::new(1)),
     ]
@@ -247,10 +254,27 @@ impl Parts<'_> {
         self.part(2, &self.sides.c)
     }
 
+    /// A tag store that knows of a removal soon after the beginning, of one tag of those that entries have.
+    fn removals(&self) -> Model<str, Timestamp> {
+        let instants = Model::remote();
+        let at = self.clock.now().saturating_add(Duration::from_nanos(3));
+        instants.plant("removed:t", Entry::new(at, Lifetime::forever(at)));
+        instants
+    }
+
+    /// The same, and of an expiry of the other. Once aged, an entry may be a tick older than it was, so this is
+    /// not for two layers of tags.
+    fn instants(&self) -> Model<str, Timestamp> {
+        let instants = self.removals();
+        let at = self.clock.now().saturating_add(Duration::from_nanos(6));
+        instants.plant("expired:s", Entry::new(at, Lifetime::forever(at)));
+        instants
+    }
+
     fn part(&self, number: u8, plan: &StackPlan) -> Part {
         let part = Arc::new(plan.build(&self.clock).0);
         for (_, key, spec) in self.plants.iter().filter(|(part, ..)| *part == number) {
-            let entry = spec.entry(crate::time::Clock::now(&self.clock), u64::from);
+            let entry = spec.entry(self.clock.now(), u64::from);
             // A healthy part: the answer is known.
             let _ = block(part.set(script::name(*key), entry));
         }
@@ -273,6 +297,16 @@ fn bytes() -> Memory<str, Bytes> {
 
 fn cap<S: Store>(store: S, limit: Duration, parts: &Parts<'_>) -> FreshForAtMost<S> {
     FreshForAtMost::new(store, limit).clock(parts.clock.clone())
+}
+
+#[expect(clippy::expect_used, reason = "an age of for ever is none too short")]
+fn tagged<S: Store>(
+    store: S,
+    instants: Model<str, Timestamp>,
+    parts: &Parts<'_>,
+) -> Tagged<S, Model<str, Timestamp>> {
+    let tagged = Tagged::new(store, instants).clock(parts.clock.clone());
+    tagged.max_age(Duration::MAX).expect("it is not zero")
 }
 
 fn sharded<S>(parts: &Parts<'_>, make: impl Fn(usize) -> S) -> Sharded<S> {

@@ -49,6 +49,8 @@ pub(crate) enum Plan {
     Strict(Box<Plan>, Box<Plan>),
     Sharded(u8, Box<Plan>),
     Capped(Duration, Box<Plan>),
+    /// Nothing is ever invalidated.
+    Tagged(Box<Plan>),
     Inspected(Box<Plan>),
     Boxed(Box<Plan>),
     Shared(Box<Plan>),
@@ -120,6 +122,7 @@ impl Debug for Plan {
             Self::Strict(upper, lower) => write!(f, "{upper:?}.chain({lower:?}).strict()"),
             Self::Sharded(shards, of) => write!(f, "Sharded::new({shards}, |_| {of:?})"),
             Self::Capped(limit, of) => write!(f, "{of:?}.fresh_for_at_most({limit:?})"),
+            Self::Tagged(of) => write!(f, "{of:?}.tagged(Model::remote())"),
             Self::Inspected(of) => write!(f, "{of:?}.inspect(..)"),
             Self::Boxed(of) => write!(f, "{of:?}.boxed()"),
             Self::Shared(of) => write!(f, "Arc::new({of:?})"),
@@ -177,6 +180,11 @@ impl Builder<'_> {
             }
             Plan::Capped(limit, of) => {
                 FreshForAtMost::new(self.stack(of), *limit).clock(self.clock.clone()).boxed()
+            }
+            Plan::Tagged(of) => {
+                let tagged = self.stack(of).tagged(Model::remote()).clock(self.clock.clone());
+                // However old an entry of a case is, its age is not what removes it.
+                tagged.max_age(Duration::MAX).map_or_else(|_| Null::new().boxed(), StoreExt::boxed)
             }
             Plan::Inspected(of) => self.stack(of).inspect(|_| ()).boxed(),
             Plan::Boxed(of) => self.stack(of).boxed(),
@@ -237,6 +245,10 @@ impl Plan {
                 found.push((**of).clone());
                 found.extend(around(of, &|of| Self::Capped(*limit, of)));
             }
+            Self::Tagged(of) => {
+                found.push((**of).clone());
+                found.extend(around(of, &Self::Tagged));
+            }
             Self::Inspected(of) => {
                 found.push((**of).clone());
                 found.extend(around(of, &Self::Inspected));
@@ -296,12 +308,13 @@ fn lossless(dice: &mut Dice, depth: u8) -> Plan {
     }
     let mut of = || Box::new(lossless(dice, depth - 1));
     let (one, other) = (of(), of());
-    match dice.below(12) {
+    match dice.below(13) {
         0..3 => Plan::Chain(one, other),
         3 => Plan::Strict(one, other),
         4 | 5 => Plan::Sharded(1 + dice.below(3), one),
         6 => Plan::Capped(Duration::MAX, one),
         7 => Plan::Inspected(one),
+        11 => Plan::Tagged(one),
         8 => Plan::Boxed(one),
         9 => Plan::Shared(one),
         10 => Plan::Owned(one),
@@ -318,6 +331,7 @@ fn nested(leaf: BoxedStrategy<Plan>, depth: u32, limits: Vec<Duration>) -> Boxed
             2 => (of(), of()).prop_map(|(upper, lower)| Plan::Strict(upper, lower)),
             2 => (1..4u8, of()).prop_map(|(shards, of)| Plan::Sharded(shards, of)),
             2 => (limit, of()).prop_map(|(limit, of)| Plan::Capped(limit, of)),
+            1 => of().prop_map(Plan::Tagged),
             1 => of().prop_map(Plan::Inspected),
             1 => of().prop_map(Plan::Boxed),
             1 => of().prop_map(Plan::Shared),

@@ -42,10 +42,8 @@ pub(crate) struct Step {
 /// One operation. Keys are places in the corpus.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Op {
+    // New ones come last: a replay line holds the places.
     Set(Draft),
-    /// Renews what was written last under the key: its value and labels, but for those that the draft has. Or,
-    /// if so told, offers a value that nobody wrote.
-    Renew(Draft, bool),
     Get(u8),
     GetAt(u8, u8),
     Peek(u8),
@@ -75,6 +73,9 @@ pub(crate) enum Op {
     Evict,
     /// Removes a range of keys, whose prefix is a key of the corpus.
     ClearPrefix(u8),
+    /// Renews what was written last under the key: its value and labels, but for those that the draft has. Or,
+    /// if so told, offers a value that nobody wrote.
+    Renew(Draft, bool),
 }
 
 /// How stored bytes are changed. Places are fractions of the length, in 65,536ths.

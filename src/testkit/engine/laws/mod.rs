@@ -17,7 +17,7 @@ use crate::testkit::engine::stack::Name;
 use crate::testkit::engine::trace::{End, Outcome, Reply, Request, Run, Trace};
 use crate::time::Timestamp;
 
-pub(crate) use batches::e15;
+pub(crate) use batches::{batched, e15};
 pub(crate) use early::{allowed, e18, e19, last_not_due, lead};
 pub(crate) use flights::{e3, e5, e6, e7, e9, nothing_is_left};
 pub(crate) use served::{e1, e2, e8, e12};
