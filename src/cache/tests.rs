@@ -91,6 +91,26 @@ async fn e2_who_finds_a_stale_entry_waits_for_no_flight_that_still_reads() {
     assert_eq!(cache.get_or_compute("k", || async { 3 }).await.unwrap(), 1);
 }
 
+/// E18, E15: a key of a batch that is due is served at once and refreshed behind, one that is not is a hit.
+#[tokio::test]
+async fn e18_a_key_of_a_batch_that_is_due_is_served_and_refreshed() {
+    let (builder, _, clock) = builder();
+    let cache = builder.ttl(10 * SECOND).refresh_ahead(0.5).build().unwrap();
+    cache.set("due", 1).await.unwrap();
+    clock.advance(6 * SECOND);
+    cache.set("young", 2).await.unwrap();
+    let doubled = |keys: Vec<String>| async move {
+        assert_eq!(keys, ["due"]);
+        vec![("due".to_owned(), 3)]
+    };
+    let served = cache.get_or_compute_many(&["young", "due"], doubled).await;
+    assert_eq!(served.into_iter().map(Result::unwrap).collect::<Vec<_>>(), [2, 1]);
+    while !cache.is_idle() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!((cache.peek("young"), cache.peek("due")), (Some(2), Some(3)));
+}
+
 #[test]
 fn a_setting_that_makes_no_sense_is_refused_by_name() {
     type Setting = fn(CacheBuilder<Shelf>) -> CacheBuilder<Shelf>;
