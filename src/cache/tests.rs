@@ -111,6 +111,31 @@ async fn e18_a_key_of_a_batch_that_is_due_is_served_and_refreshed() {
     assert_eq!((cache.peek("young"), cache.peek("due")), (Some(2), Some(3)));
 }
 
+/// E19: the keys of a batch share the budget with all others.
+#[tokio::test]
+async fn e19_a_batch_refreshes_no_more_than_the_budget_allows() {
+    for by_rate in [false, true] {
+        let (builder, _, clock) = builder();
+        let builder = builder.ttl(10 * SECOND).refresh_ahead(0.5);
+        let builder = if by_rate { builder.refreshes_per_second(1.0) } else { builder.max_refreshes(1) };
+        let cache = builder.build().unwrap();
+        for key in ["a", "b"] {
+            cache.set(key, 1).await.unwrap();
+        }
+        clock.advance(6 * SECOND);
+        let doubled = |keys: Vec<String>| async move {
+            assert_eq!(keys.len(), 1);
+            keys.into_iter().map(|key| (key, 2)).collect::<Vec<_>>()
+        };
+        let served = cache.get_or_compute_many(&["a", "b"], doubled).await;
+        assert_eq!(served.into_iter().map(Result::unwrap).collect::<Vec<_>>(), [1, 1]);
+        while !cache.is_idle() {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!((cache.peek("a"), cache.peek("b")), (Some(2), Some(1)), "by rate: {by_rate}");
+    }
+}
+
 #[test]
 fn a_setting_that_makes_no_sense_is_refused_by_name() {
     type Setting = fn(CacheBuilder<Shelf>) -> CacheBuilder<Shelf>;
