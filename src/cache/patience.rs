@@ -78,7 +78,8 @@ impl Patience {
 
     /// At the hard timeout the load is dropped, if nobody else waits for it: its future goes, and its key is free
     /// for the next caller at once. For origins whose work is dear even when nobody wants the answer.
-    /// A refresh, and a load that is already storing its result, goes on. Needs a hard timeout.
+    /// A refresh, and a load that is already storing its result, goes on. The computation of a batch goes on for its
+    /// other keys, and what it answers for this one is not stored. Needs a hard timeout.
     pub const fn drop_load(mut self) -> Self {
         self.drops = true;
         self

@@ -159,16 +159,16 @@ impl Base {
                 last.insert(*key, at);
             }
         }
-        let mut fences = Vec::new();
-        for &key in keys.iter().filter(|_| !self.has(Bug::SetManyDoesNotFence)) {
-            fences.push(self.fence(Some(key), Write::Set).await);
-        }
         let mut writing = Vec::new();
         let kept = entries.into_iter().enumerate().filter(|(at, (key, _))| last[key] == *at);
         for (_, (key, value)) in kept {
             if let Ok(entry) = self.entry(value, None, now) {
                 writing.push((key, entry));
             }
+        }
+        let mut fences = Vec::new();
+        for &key in keys.iter().filter(|_| !self.has(Bug::SetManyDoesNotFence)) {
+            fences.push(self.fence(Some(key), Write::Set).await);
         }
         let pairs: Vec<_> = writing.iter().map(|(key, entry)| (key, entry.clone())).collect();
         let outcomes = self.core.store.set_many(&pairs).await;
