@@ -144,8 +144,7 @@ impl Jitter {
     /// The most that it takes of a ttl.
     #[cfg(any(test, feature = "testkit"))]
     pub(crate) fn most_of(self, ttl: Duration) -> Duration {
-        let most = (ttl.as_nanos() * u128::from(self.0)) >> 32;
-        u64::try_from(most).map_or(Duration::MAX, Duration::from_nanos)
+        whole((ttl.as_nanos() * u128::from(self.0)) >> 32)
     }
 
     fn shorten(self, ttl: Duration, chance: u64) -> Duration {
@@ -153,9 +152,15 @@ impl Jitter {
         let most = (ttl.as_nanos() * u128::from(self.0)) >> 32;
         let cut = (most >> 32) * u128::from(chance >> 32)
             + (((most & 0xffff_ffff) * u128::from(chance >> 32)) >> 32);
-        let cut = u64::try_from(cut).map_or(Duration::MAX, Duration::from_nanos);
-        ttl.saturating_sub(cut)
+        ttl.saturating_sub(whole(cut))
     }
+}
+
+/// A length in nanoseconds, which may be more of them than a `u64` holds.
+fn whole(nanos: u128) -> Duration {
+    const SECOND: u128 = 1_000_000_000;
+    let seconds = u64::try_from(nanos / SECOND).unwrap_or(u64::MAX);
+    Duration::new(seconds, (nanos % SECOND) as u32)
 }
 
 #[cfg(test)]
@@ -210,6 +215,17 @@ mod tests {
         assert_eq!(policy.judge(life, at(9_000_000_000)), Freshness::Fresh, "within the skew");
         assert_eq!(policy.judge(life, at(8_999_999_999)), Freshness::Expired);
         assert_eq!(policy.judge(Lifetime::forever(at(u64::MAX / 2)), at(0)), Freshness::Fresh);
+    }
+
+    #[test]
+    fn jitter_shortens_the_longest_ttl_by_no_more_than_its_fraction() {
+        for ttl in [Duration::from_secs(1_000 * 365 * 86_400), Duration::MAX] {
+            let jitter = Jitter::of(0.5).unwrap();
+            assert!(jitter.shorten(ttl, u64::MAX) >= ttl / 2, "{ttl:?}");
+            assert!(jitter.shorten(ttl, u64::MAX / 2) >= ttl / 4 * 3, "{ttl:?}");
+            assert_eq!(jitter.shorten(ttl, 0), ttl);
+            assert_eq!(jitter.most_of(ttl), ttl / 2);
+        }
     }
 
     proptest! {
