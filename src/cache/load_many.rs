@@ -142,6 +142,8 @@ async fn look<'a, S: Store + 'static>(
             Err(error) => ticket.land(Landing::Failed(error)),
         }
     }
+    // In the order of the crew, which is one slice: what is due early was judged last.
+    refreshes.sort_by_key(|due| std::ptr::from_ref(due.ticket));
     (loads, refreshes)
 }
 

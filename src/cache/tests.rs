@@ -111,6 +111,29 @@ async fn e18_a_key_of_a_batch_that_is_due_is_served_and_refreshed() {
     assert_eq!((cache.peek("young"), cache.peek("due")), (Some(2), Some(3)));
 }
 
+/// E15: what is due and what is stale is refreshed by one computation, which gets its keys in the order asked.
+#[tokio::test]
+async fn e15_what_is_due_and_what_is_stale_is_refreshed_in_order() {
+    let (builder, _, clock) = builder();
+    let cache = builder.ttl(10 * SECOND).stale(10 * SECOND).refresh_ahead(0.5).build().unwrap();
+    cache.set("stale", 1).await.unwrap();
+    clock.advance(5 * SECOND);
+    for due in ["due", "also due"] {
+        cache.set(due, 1).await.unwrap();
+    }
+    clock.advance(6 * SECOND);
+    let doubled = |keys: Vec<String>| async move {
+        assert_eq!(keys, ["due", "stale", "also due"]);
+        keys.into_iter().map(|key| (key, 2)).collect::<Vec<_>>()
+    };
+    let served = cache.get_or_compute_many(&["due", "stale", "also due"], doubled).await;
+    assert_eq!(served.into_iter().map(Result::unwrap).collect::<Vec<_>>(), [1, 1, 1]);
+    while !cache.is_idle() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(cache.peek("stale"), Some(2));
+}
+
 /// E19: the keys of a batch share the budget with all others.
 #[tokio::test]
 async fn e19_a_batch_refreshes_no_more_than_the_budget_allows() {
