@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::course::refresh;
+use super::many::Due;
 use super::{Base, Duty, Landing};
 use crate::cache::budget::{Budget, RefreshPermit};
 use crate::cache::event::EventKind;
@@ -63,6 +64,41 @@ impl Base {
         permit
     }
 
+    /// A permit for an early refresh of this entry.
+    pub(super) fn early_permit(&self, key: Name, shown: &Entry<u64>) -> Option<RefreshPermit<'_>> {
+        if self.has(Bug::SkipIsATry) {
+            self.begins(key, shown);
+        }
+        self.permit(key, true)
+    }
+
+    /// An early refresh begins. At the instant that it returns the shown entry is fresh no more.
+    fn begins(&self, key: Name, shown: &Entry<u64>) -> Timestamp {
+        if let Some(ahead) = &self.core.ahead {
+            ahead.begins(&key, shown.lifetime(), self.core.clock.now());
+        }
+        shown.lifetime().fresh_until().saturating_add(Duration::from_nanos(1))
+    }
+
+    /// What was found, if it stays fresh for longer and is not due, else what is to be refreshed.
+    fn longer(
+        &self,
+        key: Name,
+        shown: Entry<u64>,
+        found: Option<Entry<u64>>,
+    ) -> Result<Entry<u64>, Entry<u64>> {
+        let itself = self.has(Bug::EarlyTakesItself);
+        let longer = found.filter(|entry| {
+            let fresh = self.judge(entry, self.core.clock.now()) == Freshness::Fresh;
+            fresh && (itself || entry.lifetime().fresh_until() > shown.lifetime().fresh_until())
+        });
+        match longer {
+            Some(entry) if itself || !self.due(key, &entry) => Ok(entry),
+            Some(entry) => Err(entry),
+            None => Err(shown),
+        }
+    }
+
     /// Whether the rate since the beginning has room for one more, which then begins.
     fn has_saved(&self) -> bool {
         let Some(rate) = self.core.policy.refreshes else { return true };
@@ -78,33 +114,36 @@ impl Base {
 /// Behind a fresh entry that is due.
 pub(super) async fn early(base: &Base, duty: &Duty, shown: Entry<u64>, compute: Compute) -> Landing {
     let key = duty.key;
-    let begins = || {
-        if let Some(ahead) = &base.core.ahead {
-            ahead.begins(&key, shown.lifetime(), base.core.clock.now());
-        }
-    };
-    if base.has(Bug::SkipIsATry) {
-        begins();
-    }
-    let permit = base.permit(key, true);
+    let permit = base.early_permit(key, &shown);
     if permit.is_none() {
         return Landing::Value(*shown.value());
     }
-    begins();
-    let until = shown.lifetime().fresh_until();
-    let past = until.saturating_add(Duration::from_nanos(1));
+    let past = base.begins(key, &shown);
     let found = match base.read_at(key, past).await {
         Ok(found) => found,
         Err(error) => return Landing::Failed(error),
     };
-    let itself = base.has(Bug::EarlyTakesItself);
-    let longer = found.filter(|entry| {
-        let fresh = base.judge(entry, base.core.clock.now()) == Freshness::Fresh;
-        fresh && (itself || entry.lifetime().fresh_until() > until)
-    });
-    match longer {
-        Some(entry) if itself || !base.due(key, &entry) => Landing::Value(*entry.value()),
-        Some(entry) => refresh(base, duty, entry, compute, permit).await,
-        None => refresh(base, duty, shown, compute, permit).await,
+    match base.longer(key, shown, found) {
+        Ok(entry) => Landing::Value(*entry.value()),
+        Err(due) => refresh(base, duty, due, compute, permit).await,
     }
+}
+
+/// The same for the keys of a batch: what is to be refreshed.
+pub(super) async fn early_many<'a>(base: &Base, early: Vec<Due<'a>>) -> Vec<Due<'a>> {
+    let mut refreshes = Vec::new();
+    let shown = || early.iter().filter_map(|due| Some((due.duty.key, due.held.as_ref()?)));
+    let Some(past) = shown().map(|(key, shown)| base.begins(key, shown)).max() else { return refreshes };
+    let read = base.read_many(&shown().map(|(key, _)| key).collect::<Vec<_>>(), past).await;
+    for (Due { duty, held, permit }, read) in early.into_iter().zip(read) {
+        match (held, read) {
+            (Some(shown), Ok(read)) => match base.longer(duty.key, shown, read) {
+                Ok(entry) => duty.land(Landing::Value(entry.into_value())),
+                Err(due) => refreshes.push(Due { duty, held: Some(due), permit }),
+            },
+            (_, Err(error)) => duty.land(Landing::Failed(error)),
+            (None, Ok(_)) => {}
+        }
+    }
+    refreshes
 }

@@ -10,6 +10,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use super::course::{catch, failed, fall_back, panicked, shut_down, timeout};
+use super::early::early_many;
 use super::{Base, Duty, Flight, Landing, Write};
 use crate::cache::Answers;
 use crate::cache::background::Cut;
@@ -22,12 +23,13 @@ use crate::store::{Refusal, SetOutcome, Store};
 use crate::testkit::engine::{ComputeMany, Name};
 use crate::testkit::mutants::engine::Bug;
 use crate::testkit::yield_now;
+use crate::time::Timestamp;
 
 /// A key that is to be computed, and what is held of it.
-struct Due<'a> {
-    duty: &'a Duty,
-    held: Option<Entry<u64>>,
-    permit: Option<RefreshPermit<'a>>,
+pub(super) struct Due<'a> {
+    pub(super) duty: &'a Duty,
+    pub(super) held: Option<Entry<u64>>,
+    pub(super) permit: Option<RefreshPermit<'a>>,
 }
 
 impl Base {
@@ -72,11 +74,11 @@ impl Base {
                     late.push(at);
                     continue;
                 }
-                let stale = self.peek(key, Freshness::Stale).map(|(entry, _)| entry);
-                flight.0.lock().shown.clone_from(&stale);
+                let peeked = self.peek(key, Freshness::Stale);
+                flight.0.lock().shown = peeked.as_ref().map(|(entry, _)| entry.clone());
                 duties.push(duty);
-                match stale {
-                    Some(entry) if !self.has(Bug::BatchWaitsForStale) => shown.push((at, entry)),
+                match peeked {
+                    Some(peeked) if !self.has(Bug::BatchWaitsForStale) => shown.push((at, peeked)),
                     _ => waits.push((at, flight, true)),
                 }
             }
@@ -93,8 +95,9 @@ impl Base {
                     let _ = self.core.background.runtime.spawn(task);
                 }
             }
-            for (at, entry) in shown {
-                self.tell(keys[at], EventKind::StaleHit(entry.lifetime()));
+            for (at, (entry, freshness)) in shown {
+                let kind = if freshness == Freshness::Fresh { EventKind::Hit } else { EventKind::StaleHit };
+                self.tell(keys[at], kind(entry.lifetime()));
                 results[at] = Some(Ok(entry.into_value()));
             }
             for at in late {
@@ -222,18 +225,18 @@ impl Base {
         results
     }
 
-    /// Reads these keys, by one call.
-    async fn read_many(&self, keys: &[Name]) -> Vec<Result<Option<Entry<u64>>>> {
-        let (limit, now) = (self.core.policy.load_timeout, self.core.clock.now());
+    /// Reads these keys as at an instant, by one call.
+    pub(super) async fn read_many(&self, keys: &[Name], at: Timestamp) -> Vec<Result<Option<Entry<u64>>>> {
+        let limit = self.core.policy.load_timeout;
         if self.has(Bug::BatchReadsOneByOne) {
             let mut read = Vec::new();
             for key in keys {
-                read.push(self.read(*key).await);
+                read.push(self.read_at(*key, at).await);
             }
             return read;
         }
         let asked: Vec<_> = keys.iter().collect();
-        let read = self.core.background.bounded(limit, self.core.store.get_many(&asked, now)).await;
+        let read = self.core.background.bounded(limit, self.core.store.get_many(&asked, at)).await;
         let cut = |cut| if cut == Cut::Stopped { shut_down() } else { timeout(Operation::Get) };
         let read = read.unwrap_or_else(|why| keys.iter().map(|_| Err(cut(why))).collect());
         let passes_over = |(key, read): (&Name, Result<_>)| {
@@ -259,15 +262,11 @@ fn answer(answers: &mut Result<Answers<Name, u64>>, key: Name) -> Result<Compute
 
 async fn fly_many(base: Arc<Base>, duties: Vec<Duty>, compute: ComputeMany) {
     let landings = catch(look(&base, &duties)).await;
-    let Ok((found, loads, refreshes)) = landings else { return };
+    let Ok((loads, refreshes)) = landings else { return };
     let mut landed = Vec::new();
     let tickets = |due: &[Due<'_>]| due.iter().map(|due| due.duty.key).collect::<Vec<_>>();
     let (load_keys, refresh_keys) = (tickets(&loads), tickets(&refreshes));
     {
-        // What was found lands now, and the rest when its outcome is known.
-        for (duty, landing) in found {
-            duty.land(landing);
-        }
         let mut load = pin!(catch(errand(&base, loads, &compute, false)));
         let mut refresh = pin!(catch(errand(&base, refreshes, &compute, true)));
         let (mut one, mut other) = (None, None);
@@ -309,23 +308,29 @@ async fn fly_many(base: Arc<Base>, duties: Vec<Duty>, compute: ComputeMany) {
     }
 }
 
-type Looked<'a> = (Vec<(&'a Duty, Landing)>, Vec<Due<'a>>, Vec<Due<'a>>);
-
-async fn look<'a>(base: &'a Base, duties: &'a [Duty]) -> Looked<'a> {
-    let (mut found, mut loads, mut refreshes) = (Vec::new(), Vec::new(), Vec::new());
-    let mut reading = Vec::new();
+/// Lands what is found, and says what is to be loaded and what is to be refreshed.
+async fn look<'a>(base: &'a Base, duties: &'a [Duty]) -> (Vec<Due<'a>>, Vec<Due<'a>>) {
+    let (mut loads, mut refreshes) = (Vec::new(), Vec::new());
+    let (mut reading, mut early) = (Vec::new(), Vec::new());
+    let mut begin_early = |duty: &'a Duty, shown: Entry<u64>| match base.early_permit(duty.key, &shown) {
+        Some(permit) => early.push(Due { duty, held: Some(shown), permit: Some(permit) }),
+        None => duty.land(Landing::Value(shown.into_value())),
+    };
     for duty in duties {
         let shown = duty.flight.0.lock().shown.clone();
         match shown {
             None => reading.push((duty, None)),
+            Some(shown) if base.judge(&shown, base.core.clock.now()) == Freshness::Fresh => {
+                begin_early(duty, shown);
+            }
             Some(shown) => match base.permit(duty.key, false) {
                 Some(permit) => reading.push((duty, Some((shown, permit)))),
-                None => found.push((duty, Landing::Value(shown.into_value()))),
+                None => duty.land(Landing::Value(shown.into_value())),
             },
         }
     }
     let keys: Vec<_> = reading.iter().map(|(duty, _)| duty.key).collect();
-    let read = if keys.is_empty() { Vec::new() } else { base.read_many(&keys).await };
+    let read = if keys.is_empty() { Vec::new() } else { base.read_many(&keys, base.core.clock.now()).await };
     let now = base.core.clock.now();
     for ((duty, shown), read) in reading.into_iter().zip(read) {
         let held = match read {
@@ -333,7 +338,7 @@ async fn look<'a>(base: &'a Base, duties: &'a [Duty]) -> Looked<'a> {
             Err(error) => {
                 let landing =
                     shown.map_or(Landing::Failed(error), |(shown, _)| Landing::Value(shown.into_value()));
-                found.push((duty, landing));
+                duty.land(landing);
                 continue;
             }
         };
@@ -343,8 +348,13 @@ async fn look<'a>(base: &'a Base, duties: &'a [Duty]) -> Looked<'a> {
             (Some(entry), Freshness::Fresh, shown) => {
                 if shown.is_none() {
                     base.tell(duty.key, EventKind::Hit(entry.lifetime()));
+                    if base.due(duty.key, &entry) {
+                        duty.flight.change(true, |course| course.shown = Some(entry.clone()));
+                        begin_early(duty, entry);
+                        continue;
+                    }
                 }
-                found.push((duty, Landing::Value(entry.into_value())));
+                duty.land(Landing::Value(entry.into_value()));
             }
             (Some(entry), Freshness::Stale, Some((_, permit))) => {
                 refreshes.push(Due { duty, held: Some(entry), permit: Some(permit) });
@@ -356,7 +366,7 @@ async fn look<'a>(base: &'a Base, duties: &'a [Duty]) -> Looked<'a> {
                 base.tell(duty.key, EventKind::StaleHit(entry.lifetime()));
                 match base.permit(duty.key, false) {
                     Some(permit) => refreshes.push(Due { duty, held: Some(entry), permit: Some(permit) }),
-                    None => found.push((duty, Landing::Value(entry.into_value()))),
+                    None => duty.land(Landing::Value(entry.into_value())),
                 }
             }
             (held, _, None) => {
@@ -365,7 +375,9 @@ async fn look<'a>(base: &'a Base, duties: &'a [Duty]) -> Looked<'a> {
             }
         }
     }
-    (found, loads, refreshes)
+    refreshes.extend(early_many(base, early).await);
+    refreshes.sort_by_key(|due| std::ptr::from_ref(due.duty));
+    (loads, refreshes)
 }
 
 async fn errand(base: &Base, due: Vec<Due<'_>>, compute: &ComputeMany, refresh: bool) {
@@ -418,6 +430,7 @@ async fn errand(base: &Base, due: Vec<Due<'_>>, compute: &ComputeMany, refresh: 
             Ok(entry) => {
                 let done = if refresh { EventKind::RefreshSucceeded } else { EventKind::LoadSucceeded };
                 base.tell(key, done(Duration::ZERO));
+                base.born(key, &entry);
                 let fenced = {
                     let mut course = due.duty.flight.0.lock();
                     course.storing = !course.fenced;
