@@ -6,8 +6,8 @@ use super::{Verdict, broken, faulty, hangs, has, judge, run_overlaps, written_be
 use crate::cache::ahead::Rule;
 use crate::cache::budget::Rate;
 use crate::cache::computed::Ttl;
-use crate::cache::policy::Policy;
-use crate::entry::{Freshness, Lifetime};
+use crate::cache::policy::{Jitter, Policy};
+use crate::entry::{Entry, Freshness, Lifetime};
 use crate::error::Operation;
 use crate::testkit::engine::case::{Act, Own};
 use crate::testkit::engine::trace::{Peeked, Producer, Reply, Request, Run, Trace, answer};
@@ -106,7 +106,7 @@ fn only_what_is_due(trace: &Trace, rule: Rule) -> Verdict {
         });
         let seen =
             peeked.filter_map(|peek| peek.entry.as_ref()).chain(read.filter_map(|call| call.entry.as_ref()));
-        if !seen.map(crate::entry::Entry::lifetime).any(good) {
+        if !seen.map(Entry::lifetime).any(good) {
             return broken(
                 format!("no refresh of {}: nothing stale and nothing due was found", run.key),
                 format!("{} began", run.value),
@@ -127,10 +127,18 @@ fn all_that_is_due(trace: &Trace) -> Verdict {
         let (Some(entry), Some((at, Reply::Value(_)))) = (&look.entry, &request.ended) else { continue };
         let (key, life, now) = (look.key, entry.lifetime(), look.at.now);
         let fresh = judge(&trace.policy, life, now) == Freshness::Fresh;
-        let due = fresh && last_not_due(&trace.policy, life).is_some_and(|last| now > last);
+        // One that a refresh has found instead of computing is left alone until then, to 65,536 ns.
+        let found = trace.calls.iter().any(|call| {
+            let found = call.entry.as_ref().map(Entry::lifetime);
+            call.operation == Operation::Get && call.key == Some(key) && found == Some(life)
+        });
+        let room = Duration::from_nanos(if found { 65_536 } else { 0 });
+        let due =
+            fresh && last_not_due(&trace.policy, life).is_some_and(|last| now > last.saturating_add(room));
         // A copy with a cap is due with its original; what would be due at birth is due later.
         let capped = !trace.lives(*entry.value()).contains(&life);
-        let own = matches!(trace.producers.get(entry.value()), Some(Producer::Run(run)) if trace.runs[*run].plan.own != Own::default());
+        let own = matches!(trace.producers.get(entry.value()), Some(Producer::Run(run)) if trace.runs[*run].plan.own != Own::default())
+            || trace.policy.jitter != Jitter::default();
         if !due || capped || own {
             continue;
         }
