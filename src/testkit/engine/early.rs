@@ -11,13 +11,15 @@ pub(crate) struct Early {
     policy: Policy,
     /// Entries that are left alone: the hash of their key, when they were made, until when.
     quiet: Vec<(u8, Timestamp, Timestamp)>,
+    /// How many of them a batch knows, which looks at all of its keys before it begins any.
+    known: Option<usize>,
     /// When refreshes began.
     begun: Vec<Timestamp>,
 }
 
 impl Early {
     pub(crate) fn new(policy: &Policy) -> Self {
-        Self { policy: policy.clone(), quiet: Vec::new(), begun: Vec::new() }
+        Self { policy: policy.clone(), quiet: Vec::new(), known: None, begun: Vec::new() }
     }
 
     pub(crate) fn is_on(&self) -> bool {
@@ -26,10 +28,15 @@ impl Early {
 
     /// Whether a fresh entry is refreshed by whoever finds it.
     pub(crate) fn wants(&self, key: u8, life: Lifetime, now: Timestamp) -> bool {
-        let quiet =
-            self.quiet.iter().rev().find(|(of, created, _)| (*of, *created) == Self::place(key, life));
+        let known = &self.quiet[..self.known.unwrap_or(self.quiet.len())];
+        let quiet = known.iter().rev().find(|(of, created, _)| (*of, *created) == Self::place(key, life));
         last_not_due(&self.policy, life).is_some_and(|last| now > last)
             && quiet.is_none_or(|(.., until)| now >= *until)
+    }
+
+    /// A batch begins, or is over.
+    pub(crate) fn batch(&mut self, begins: bool) {
+        self.known = begins.then_some(self.quiet.len());
     }
 
     pub(crate) fn begins(&mut self, key: u8, life: Lifetime, now: Timestamp) {

@@ -29,13 +29,17 @@ impl World<'_> {
         let mut firsts: HashMap<u8, usize> = HashMap::new();
         let mut expected: Vec<Option<Expected>> = parts.iter().map(|_| None).collect();
         self.paid = Some(false);
+        self.early.batch(true);
         for at in order {
             let part = &parts[at];
             let played = match part.act {
                 Act::Ask(..) if self.gone || self.closed => self.step(first + at, part),
-                Act::Ask(key, _) if firsts.contains_key(&key) => {
-                    self.again(first, parts, firsts[&key], at, &expected, shown[usize::from(key)])
-                }
+                Act::Ask(key, _) if firsts.contains_key(&key) => self.again(
+                    &parts[firsts[&key]],
+                    part,
+                    expected[firsts[&key]].as_ref()?,
+                    shown[usize::from(key)],
+                ),
                 Act::Ask(key, plan) => {
                     firsts.insert(key, at);
                     let run = self.trace.runs.iter().find(|run| run.by == first + at);
@@ -47,14 +51,8 @@ impl World<'_> {
                         let whole = all.clone().all(|other| other.plan.work == Work::Fail);
                         *named = all.next().filter(|_| whole).unwrap_or(run).value;
                     }
-                    // A refresh may have landed while the batch waited for other keys.
-                    let landed = run.filter(|run| run.refresh && run.end() == Some(End::Answered));
-                    if landed.is_some_and(|run| part.reply() == Some(&Reply::Value(run.value))) {
+                    if run.is_some() && self.has_landed(part) {
                         played.reply = part.reply()?.clone();
-                    }
-                    let waited = computes && turns[at] < 2 && shown[usize::from(key)].is_none();
-                    if waited && part.reply() != Some(&played.reply) {
-                        return None;
                     }
                     Some(played)
                 }
@@ -65,9 +63,15 @@ impl World<'_> {
                 }
                 _ => self.step(first + at, part),
             };
-            expected[at] = Some(played?);
+            let waits = |key: u8| computes && turns[at] < 2 && shown[usize::from(key)].is_none();
+            let played = played?;
+            if matches!(part.act, Act::Ask(key, _) if waits(key)) && part.reply() != Some(&played.reply) {
+                return None;
+            }
+            expected[at] = Some(played);
         }
         self.paid = None;
+        self.early.batch(false);
         let mut expected: Vec<_> = expected.into_iter().collect::<Option<_>>()?;
         // A batch that panics answers nothing; the panic is written down where it came from.
         if expected.iter().any(|played| played.reply == Reply::Panicked) {
@@ -91,14 +95,23 @@ impl World<'_> {
         }
     }
 
+    /// Whether it was answered with a refresh that has landed while the batch waited for other keys.
+    fn has_landed(&self, part: &Request) -> bool {
+        self.trace.runs.iter().any(|run| {
+            Some(run.key) == part.key()
+                && run.refresh
+                && run.end() == Some(End::Answered)
+                && run.end_tick() > part.began.tick
+                && part.reply() == Some(&Reply::Value(run.value))
+        })
+    }
+
     /// A key that was there before in the same batch: it has the outcome of that, or what has landed since.
     fn again(
         &mut self,
-        first: usize,
-        parts: &[Request],
-        before: usize,
-        at: usize,
-        expected: &[Option<Expected>],
+        before: &Request,
+        part: &Request,
+        earlier: &Expected,
         shown: Option<Freshness>,
     ) -> Known<Expected> {
         self.events.push(match shown {
@@ -106,14 +119,8 @@ impl World<'_> {
             Some(_) => "StaleHit",
             None => "Joined",
         });
-        let earlier = expected[before].as_ref()?;
-        let reply = parts[at].reply();
-        let run = self.trace.runs.iter().find(|run| run.by == first + before);
-        let landed = run.is_some_and(|run| {
-            run.end() == Some(End::Answered) && run.refresh && reply == Some(&Reply::Value(run.value))
-        });
-        let stands = landed || reply == parts[before].reply();
-        let reply = if stands { reply?.clone() } else { earlier.reply.clone() };
+        let stands = self.has_landed(part) || part.reply() == before.reply();
+        let reply = if stands { part.reply()?.clone() } else { earlier.reply.clone() };
         Some(Expected { clause: earlier.clause, reply, computes: false, given: None })
     }
 }
