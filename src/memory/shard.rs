@@ -9,7 +9,7 @@ use crate::key::Key;
 use crate::memory::policy::{Policy, Slots};
 use crate::memory::removal::{Cause, Departed};
 use crate::memory::scales::Scales;
-use crate::memory::slab::{Body, NONE, Slab};
+use crate::memory::slab::{Body, NONE, Slab, Taken};
 
 /// What is under one lock. No method calls the caller's code, except `Eq`, and `ToOwned` before it
 /// changes anything.
@@ -83,6 +83,7 @@ impl<K: Key + ?Sized, V, P: Policy> Shard<K, V, P> {
             hash,
             touch: P::Touch::default(),
             mark: P::Mark::default(),
+            taken: Taken::Yes,
         };
         let slot = self.slab.insert(body, self.capacity);
         self.table.insert_unique(spread(hash), slot, |slot| spread(self.slab.body(*slot).hash));

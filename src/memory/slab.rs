@@ -18,6 +18,16 @@ pub(super) struct Body<K: Key + ?Sized, V, P: Policy> {
     pub(super) hash: u32,
     pub(super) touch: P::Touch,
     pub(super) mark: P::Mark,
+    #[expect(dead_code, reason = "the layout reads it")]
+    pub(super) taken: Taken,
+}
+
+/// A byte with one value, so that the other values can say that a slot is vacant, and no word of its own
+/// has to.
+#[derive(Clone, Copy)]
+#[repr(u8)]
+pub(super) enum Taken {
+    Yes,
 }
 
 enum Slot<K: Key + ?Sized, V, P: Policy> {
@@ -140,7 +150,7 @@ mod tests {
                 } else {
                     let entry = Entry::new(0, Lifetime::forever(Timestamp::EPOCH));
                     let (touch, mark) = Default::default();
-                    let slot = slab.insert(Body { key, entry, weight: 0, hash: 0, touch, mark }, 100);
+                    let slot = slab.insert(Body { key, entry, weight: 0, hash: 0, touch, mark, taken: Taken::Yes }, 100);
                     prop_assert!(taken.iter().all(|(other, _)| *other != slot));
                     taken.push((slot, key));
                 }
