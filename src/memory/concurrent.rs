@@ -31,8 +31,9 @@ use crate::weigh::Weigher;
 ///
 /// # What stays
 ///
-/// A full store gives up entries by S3-FIFO (Yang et al., SOSP 2023): entries that are read again stay,
-/// and a long scan of keys that are read once does not push them out. The store is never above a bound,
+/// A full store gives up entries by [`Adaptive`](crate::policy::Adaptive): entries that are read again stay, a
+/// long scan of keys that are read once does not push them out, and where recency is the better guide it
+/// follows that. [`ordered_by`](Memory::ordered_by) takes another rule. The store is never above a bound,
 /// not even while a call runs. It looks at no clock: an entry leaves by its bound or by the caller's
 /// wish only.
 ///
@@ -49,7 +50,7 @@ use crate::weigh::Weigher;
 /// it still needs room. `len` and [`clear`](Store::clear) visit the shards one after another.
 ///
 /// Memory per entry: `size_of::<K::Owned>() + size_of::<V>()` and what these own, 40 bytes for the rest
-/// of the [`Entry`] and 24 for the slot, rounded up to 8; 6 to 12 bytes of table; and up to 20 bytes for
+/// of the [`Entry`] and 24 for the slot, rounded up to 8; 6 to 12 bytes of table; and up to 4 bytes for
 /// what the policy remembers of entries that it gave up. So a full store of `u64` to `u64` takes 86 to
 /// 112 bytes an entry. It grows with what it holds: a huge bound costs nothing by itself.
 ///

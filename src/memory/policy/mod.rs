@@ -13,14 +13,20 @@
 //! # drop(pages);
 //! ```
 
+mod adaptive;
 mod ghost;
+mod lru;
 mod queue;
 mod s3_fifo;
+mod sieve;
 
+pub use adaptive::Adaptive;
+pub use lru::Lru;
 pub use s3_fifo::S3Fifo;
+pub use sieve::Sieve;
 
 /// The rule that a [`Memory`](crate::Memory) follows unless told otherwise.
-pub type DefaultPolicy = S3Fifo;
+pub type DefaultPolicy = Adaptive;
 
 /// Orders the entries of one shard of a store; each shard has a rule of its own.
 ///

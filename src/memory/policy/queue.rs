@@ -57,6 +57,12 @@ impl Queue {
         (self.oldest != NONE).then_some(self.oldest)
     }
 
+    /// The entry that is one newer than `slot`, which is in this queue.
+    pub(super) fn newer<P: Policy<Mark = Links>>(slots: &impl Slots<P>, slot: u32) -> Option<u32> {
+        let newer = slots.mark(slot).newer;
+        (newer != NONE).then_some(newer)
+    }
+
     /// Puts `slot` at the new end; `flag` says later which queue that was.
     pub(super) fn push<P: Policy<Mark = Links>>(&mut self, slots: &mut impl Slots<P>, slot: u32, flag: bool) {
         let flag = if flag { FLAG } else { 0 };

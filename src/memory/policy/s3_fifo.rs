@@ -11,7 +11,7 @@
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use super::ghost::Ghost;
+use super::ghost::{Ghost, Place};
 use super::queue::{Links, Queue};
 use super::{Policy, Slots};
 
@@ -31,7 +31,8 @@ const SMALL: u32 = 10;
 pub struct S3Fifo {
     small: Queue,
     main: Queue,
-    ghost: Ghost,
+    /// As many keys as are held.
+    ghost: Ghost<4, 0>,
 }
 
 /// The flag of the links says so.
@@ -52,7 +53,7 @@ impl Policy for S3Fifo {
     }
 
     fn insert(&mut self, slots: &mut impl Slots<Self>, slot: u32) {
-        if self.ghost.recall(slots.hash(slot)) {
+        if self.ghost.recall(slots.hash(slot)).is_some() {
             self.enter_main(slots, slot);
         } else {
             self.small.push(slots, slot, !IN_MAIN);
@@ -71,7 +72,7 @@ impl Policy for S3Fifo {
             let (Some(slot), true) = (self.small.oldest(), small_is_due) else { break };
             self.small.remove(slots, slot);
             if slots.touch(slot).load(Ordering::Relaxed) < ENOUGH_HITS {
-                self.ghost.remember(slots.hash(slot), self.main.len().max(self.small.len()));
+                self.ghost.remember(slots.hash(slot), Place::Cold, self.small.len() + self.main.len());
                 return Some(slot);
             }
             self.enter_main(slots, slot);
