@@ -114,7 +114,7 @@ pub use entry::{Entry, Freshness, Lifetime};
 pub use error::{Error, ErrorKind, Operation, Result};
 pub use ext::StoreExt;
 pub use key::{Key, Value};
-pub use memory::{Cause, Lru, Memory, Single};
+pub use memory::{Cause, Lru, Memory, Single, policy};
 pub use runtime::{BoxFuture, Runtime, TokioRuntime};
 pub use store::{ClearPrefix, Evict, InvalidateTags, Refusal, SetOutcome, Store};
 pub use time::{Clock, ManualClock, SystemClock, Timestamp};

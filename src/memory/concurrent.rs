@@ -10,6 +10,7 @@ use crate::describe::Description;
 use crate::entry::Entry;
 use crate::error::Result;
 use crate::key::{Key, Value};
+use crate::memory::policy::{DefaultPolicy, Policy};
 use crate::memory::removal::{Cause, Departed, Listener};
 use crate::memory::scales::Scales;
 use crate::memory::shard::{Shard, Write};
@@ -30,8 +31,9 @@ use crate::weigh::Weigher;
 ///
 /// # What stays
 ///
-/// A full store gives up entries by S3-FIFO (Yang et al., SOSP 2023): entries that are read again stay,
-/// and a long scan of keys that are read once does not push them out. The store is never above a bound,
+/// A full store gives up entries by [`Adaptive`](crate::policy::Adaptive): entries that are read again stay, a
+/// long scan of keys that are read once does not push them out, and where recency is the better guide it
+/// follows that. [`ordered_by`](Memory::ordered_by) takes another rule. The store is never above a bound,
 /// not even while a call runs. It looks at no clock: an entry leaves by its bound or by the caller's
 /// wish only.
 ///
@@ -48,17 +50,17 @@ use crate::weigh::Weigher;
 /// it still needs room. `len` and [`clear`](Store::clear) visit the shards one after another.
 ///
 /// Memory per entry: `size_of::<K::Owned>() + size_of::<V>()` and what these own, 40 bytes for the rest
-/// of the [`Entry`] and 24 for the slot, rounded up to 8; 6 to 12 bytes of table; and up to 20 bytes for
+/// of the [`Entry`] and 24 for the slot, rounded up to 8; 6 to 12 bytes of table; and up to 4 bytes for
 /// what the policy remembers of entries that it gave up. So a full store of `u64` to `u64` takes 86 to
 /// 112 bytes an entry. It grows with what it holds: a huge bound costs nothing by itself.
 ///
 /// Small stores are one shard, so that a bound of ten is ten entries whatever their keys. Above 2,048
 /// entries (or 512 KiB of weight) there are up to four shards a core, and a bound by number is split
 /// among them: with random keys a full store then holds a few percent less than its bound. A shard holds
-/// 2^32 - 2 entries at most.
+/// 2^31 - 2 entries at most.
 #[must_use = "a store does nothing until it is asked"]
-pub struct Memory<K: Key + ?Sized, V> {
-    shards: Shards<K, V>,
+pub struct Memory<K: Key + ?Sized, V, P: Policy = DefaultPolicy> {
+    shards: Shards<K, V, P>,
     hasher: RandomState,
     max_entries: usize,
     scales: Option<Scales<K, V>>,
@@ -67,7 +69,7 @@ pub struct Memory<K: Key + ?Sized, V> {
     turn: AtomicUsize,
 }
 
-type Shards<K, V> = Box<[Line<RwLock<Shard<K, V>>>]>;
+type Shards<K, V, P> = Box<[Line<RwLock<Shard<K, V, P>>>]>;
 
 /// A shard has its cache lines to itself (two, as they are fetched in pairs), so that the lock of one
 /// does not slow its neighbour's.
@@ -84,6 +86,29 @@ impl<K: Key + ?Sized, V: Value> Memory<K, V> {
     /// [`Weigher::of_type`], 96 of which for the store's own part of each entry. Zero keeps nothing.
     pub fn weighing(max_weight: u64, weigher: Weigher<K, V>) -> Self {
         Self::assemble(usize::MAX, Some(Scales::new(weigher, max_weight)))
+    }
+}
+
+impl<K: Key + ?Sized, V: Value, P: Policy> Memory<K, V, P> {
+    /// Gives up entries by the rule `Q`, in place of the one it had: one of [`policy`](crate::policy), or
+    /// your own. For assembly: what the store held is cleared.
+    ///
+    /// ```
+    /// use larder::{Memory, policy::S3Fifo};
+    ///
+    /// let users = Memory::<u64, String>::new(10_000).ordered_by::<S3Fifo>();
+    /// # drop(users);
+    /// ```
+    pub fn ordered_by<Q: Policy>(self) -> Memory<K, V, Q> {
+        self.clear_all();
+        Memory {
+            shards: shards(self.shards.len(), self.max_entries),
+            hasher: self.hasher,
+            max_entries: self.max_entries,
+            scales: self.scales,
+            listener: self.listener,
+            turn: self.turn,
+        }
     }
 
     /// Holds at most `max_entries` entries, besides any bound by weight. For assembly: what the store
@@ -159,7 +184,7 @@ impl<K: Key + ?Sized, V: Value> Memory<K, V> {
 
     /// Clears shard by shard, and reports each before it locks the next: the entries of one shard at a
     /// time are held beside the store.
-    fn clear_by(&self, clear: impl Fn(&mut Shard<K, V>, &mut Departed<'_, K, V>)) {
+    fn clear_by(&self, clear: impl Fn(&mut Shard<K, V, P>, &mut Departed<'_, K, V>)) {
         for shard in &self.shards {
             let mut departed = Departed::of_any();
             clear(&mut shard.0.write(), &mut departed);
@@ -189,12 +214,12 @@ impl<K: Key + ?Sized, V: Value> Memory<K, V> {
     }
 
     #[inline]
-    fn shard(&self, hash: u64) -> &RwLock<Shard<K, V>> {
+    fn shard(&self, hash: u64) -> &RwLock<Shard<K, V, P>> {
         &self.shards[self.index(hash)].0
     }
 }
 
-impl<K: Key + ?Sized, V: Value> Store for Memory<K, V> {
+impl<K: Key + ?Sized, V: Value, P: Policy> Store for Memory<K, V, P> {
     type Key = K;
     type Value = V;
 
@@ -238,7 +263,7 @@ impl<K: Key + ?Sized, V: Value> Store for Memory<K, V> {
     }
 }
 
-impl<K: Key + ?Sized, V: Value> Evict for Memory<K, V> {
+impl<K: Key + ?Sized, V: Value, P: Policy> Evict for Memory<K, V, P> {
     /// For assembly: what the store held is cleared. A bound by weight stays, in what `weigher` counts.
     fn weighed_by(mut self, weigher: Weigher<K, V>) -> Self {
         self.clear_all();
@@ -261,7 +286,7 @@ impl<K: Key + ?Sized, V: Value> Evict for Memory<K, V> {
     }
 }
 
-impl<V: Value> ClearPrefix for Memory<str, V> {
+impl<V: Value, P: Policy> ClearPrefix for Memory<str, V, P> {
     /// Looks at every key: time in proportion to what the store holds.
     async fn clear_prefix(&self, prefix: &str) -> Result<()> {
         self.clear_by(|shard, departed| {
@@ -271,7 +296,7 @@ impl<V: Value> ClearPrefix for Memory<str, V> {
     }
 }
 
-impl<K: Key + ?Sized, V: Value> fmt::Debug for Memory<K, V> {
+impl<K: Key + ?Sized, V: Value, P: Policy> fmt::Debug for Memory<K, V, P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Memory")
             .field("max_entries", &self.max_entries)
@@ -313,7 +338,7 @@ fn shard_count(max_entries: usize, max_weight: Option<u64>) -> usize {
 }
 
 /// `count` shards whose capacities differ by one at most and make up `max_entries`.
-fn shards<K: Key + ?Sized, V>(count: usize, max_entries: usize) -> Shards<K, V> {
+fn shards<K: Key + ?Sized, V, P: Policy>(count: usize, max_entries: usize) -> Shards<K, V, P> {
     let capacity = |index| max_entries / count + usize::from(index < max_entries % count);
     (0..count).map(|index| Line(RwLock::new(Shard::new(capacity(index))))).collect()
 }

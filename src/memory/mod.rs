@@ -6,7 +6,7 @@
 
 mod concurrent;
 mod lru;
-mod policy;
+pub mod policy;
 mod removal;
 mod scales;
 mod shard;

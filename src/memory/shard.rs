@@ -6,19 +6,17 @@ use hashbrown::HashTable;
 
 use crate::entry::Entry;
 use crate::key::Key;
-use crate::memory::policy::{Chosen, Policy};
+use crate::memory::policy::{Policy, Slots};
 use crate::memory::removal::{Cause, Departed};
 use crate::memory::scales::Scales;
-use crate::memory::slab::{Body, NONE, Slab};
-
-pub(super) type Mark = <Chosen as Policy>::Mark;
+use crate::memory::slab::{Body, NONE, Slab, Taken};
 
 /// What is under one lock. No method calls the caller's code, except `Eq`, and `ToOwned` before it
 /// changes anything.
-pub(super) struct Shard<K: Key + ?Sized, V> {
+pub(super) struct Shard<K: Key + ?Sized, V, P: Policy> {
     table: HashTable<u32>,
-    slab: Slab<K, V, Mark>,
-    policy: Chosen,
+    slab: Slab<K, V, P>,
+    policy: P,
     capacity: usize,
 }
 
@@ -30,11 +28,11 @@ pub(super) struct Write<'a, K: ?Sized, V> {
     pub(super) scales: Option<&'a Scales<K, V>>,
 }
 
-impl<K: Key + ?Sized, V> Shard<K, V> {
+impl<K: Key + ?Sized, V, P: Policy> Shard<K, V, P> {
     /// Room for `capacity` entries, one at least; none of it is allocated yet.
     pub(super) fn new(capacity: usize) -> Self {
         let capacity = capacity.clamp(1, (NONE - 1) as usize);
-        Self { table: HashTable::new(), slab: Slab::new(), policy: Chosen::default(), capacity }
+        Self { table: HashTable::new(), slab: Slab::new(), policy: P::default(), capacity }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -44,7 +42,7 @@ impl<K: Key + ?Sized, V> Shard<K, V> {
     #[inline]
     pub(super) fn read(&self, key: &K, hash: u64) -> Option<&Entry<V>> {
         let body = self.slab.body(self.find(key, hash)?);
-        self.policy.hit(&body.mark);
+        P::hit(&body.touch, || self.slab.tick());
         Some(&body.entry)
     }
 
@@ -62,8 +60,8 @@ impl<K: Key + ?Sized, V> Shard<K, V> {
                 let body = self.slab.body_mut(slot);
                 if write.scales.is_none_or(|scales| scales.exchange(body.weight, write.weight)) {
                     body.weight = write.weight;
-                    self.policy.hit(&body.mark);
                     departed.push_asked(std::mem::replace(&mut body.entry, entry), Cause::Replaced);
+                    P::hit(self.slab.touch(slot), || self.slab.tick());
                     return None;
                 }
                 let body = self.take(slot, write.scales);
@@ -78,7 +76,15 @@ impl<K: Key + ?Sized, V> Shard<K, V> {
         }
         while self.len() >= self.capacity && self.evict(write.scales, departed) {}
         let hash = half(write.hash);
-        let body = Body { key, entry, weight: write.weight, hash, mark: Mark::default() };
+        let body = Body {
+            key,
+            entry,
+            weight: write.weight,
+            hash,
+            touch: P::Touch::default(),
+            mark: P::Mark::default(),
+            taken: Taken::Yes,
+        };
         let slot = self.slab.insert(body, self.capacity);
         self.table.insert_unique(spread(hash), slot, |slot| spread(self.slab.body(*slot).hash));
         self.policy.insert(&mut self.slab, slot);
@@ -109,7 +115,7 @@ impl<K: Key + ?Sized, V> Shard<K, V> {
 
     pub(super) fn clear(&mut self, scales: Option<&Scales<K, V>>, departed: &mut Departed<'_, K, V>) {
         self.table = HashTable::new();
-        self.policy = Chosen::default();
+        self.policy = P::default();
         for body in self.slab.drain() {
             release(scales, body.weight);
             departed.push(body.key, body.entry, Cause::Cleared);
@@ -136,13 +142,13 @@ impl<K: Key + ?Sized, V> Shard<K, V> {
     }
 
     /// Empties a slot that the policy holds.
-    fn take(&mut self, slot: u32, scales: Option<&Scales<K, V>>) -> Body<K, V, Mark> {
+    fn take(&mut self, slot: u32, scales: Option<&Scales<K, V>>) -> Body<K, V, P> {
         self.policy.remove(&mut self.slab, slot);
         self.empty(slot, scales)
     }
 
     /// Empties a slot that the policy does not hold any more.
-    fn empty(&mut self, slot: u32, scales: Option<&Scales<K, V>>) -> Body<K, V, Mark> {
+    fn empty(&mut self, slot: u32, scales: Option<&Scales<K, V>>) -> Body<K, V, P> {
         let body = self.slab.take(slot);
         if let Ok(found) = self.table.find_entry(spread(body.hash), |named| *named == slot) {
             found.remove();

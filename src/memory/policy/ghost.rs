@@ -1,46 +1,138 @@
 //! Keys that were given up lately, as fingerprints.
 
-use std::collections::VecDeque;
+/// Where a remembered key was when it was given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// It was new.
+    Cold,
+    /// It had proved itself once.
+    Hot,
+}
 
-use hashbrown::HashTable;
-
-/// A first-in first-out set of 32-bit fingerprints. Two keys with one fingerprint are taken for each
-/// other, once in four billion times: the wrong one then counts as seen before, and no more.
+/// The last keys that were given up in either place: of cold ones `COLD` for every four entries held, of
+/// hot ones `HOT`.
+///
+/// A table in buckets of eight cells of four bytes, which a bucket gives to the youngest of those whose
+/// hash led there: of a crowded bucket the oldest is lost a little early. A cell holds 16 bits of the hash,
+/// the place, and when; so one key in about ten thousand is taken for another, and then counts as
+/// seen before, and no more.
 #[derive(Debug, Default)]
-pub(super) struct Ghost {
-    order: VecDeque<u32>,
-    known: HashTable<u32>,
+pub(super) struct Ghost<const COLD: u32, const HOT: u32> {
+    cells: Box<[u32]>,
+    made_for: u32,
+    cold: Window,
+    hot: Window,
 }
 
-impl Ghost {
-    /// Remembers `fingerprint`, and at most `limit` in all.
-    pub(super) fn remember(&mut self, fingerprint: u32, limit: u32) {
-        while self.order.len() >= limit.max(1) as usize {
-            let Some(oldest) = self.order.pop_front() else { break };
-            self.recall(oldest);
+/// Counts the keys of one place; a key is forgotten after `limit` others.
+#[derive(Debug, Default)]
+struct Window {
+    limit: u32,
+    /// So many keys share a stamp.
+    unit: u32,
+    given_up: u64,
+}
+
+const WAYS: u32 = 8;
+/// Cells for one key to be remembered, so that few buckets are crowded: five for four.
+const ROOM: (u32, u32) = (5, 4);
+const STAMP_BITS: u32 = 15;
+const STAMP: u32 = (1 << STAMP_BITS) - 1;
+const HOT_BIT: u32 = 1 << STAMP_BITS;
+/// A window is so many stamps long; the other values of a stamp are for what has been dead for long.
+const STAMPS: u32 = 64;
+/// So many parts has a window, when ages of both places are compared.
+const SCALE: u64 = 1024;
+const EMPTY: u32 = 0;
+
+impl<const COLD: u32, const HOT: u32> Ghost<COLD, HOT> {
+    /// Remembers the key of `hash`, while the rule holds `held` entries. When that has changed much since the
+    /// table was made, the table is made anew, and empty: it happens in stores that are bounded by weight.
+    pub(super) fn remember(&mut self, hash: u32, place: Place, held: u32) {
+        if held > self.made_for.saturating_add(self.made_for / 2) || held < self.made_for / 2 {
+            *self = Self::for_held(held);
         }
-        self.order.push_back(fingerprint);
-        if self.known.find(spread(fingerprint), |known| *known == fingerprint).is_none() {
-            self.known.insert_unique(spread(fingerprint), fingerprint, |known| spread(*known));
+        let stamp = match place {
+            Place::Cold => self.cold.next(),
+            Place::Hot => self.hot.next() | HOT_BIT,
+        };
+        let bucket = self.bucket(hash);
+        let place = bucket.clone().find(|cell| self.holds(*cell, hash));
+        let oldest = || bucket.max_by_key(|cell| self.age(self.cells[*cell]));
+        if let Some(cell) = place.or_else(oldest) {
+            self.cells[cell] = print(hash) << 16 | stamp;
         }
     }
 
-    /// Forgets `fingerprint`; whether it was there.
-    pub(super) fn recall(&mut self, fingerprint: u32) -> bool {
-        // Its place in `order` stays until its turn comes: to search for it would cost more.
-        match self.known.find_entry(spread(fingerprint), |known| *known == fingerprint) {
-            Ok(found) => {
-                found.remove();
-                true
-            }
-            Err(_) => false,
+    /// Forgets the key of `hash`; where it was when it was given up, if it is remembered.
+    pub(super) fn recall(&mut self, hash: u32) -> Option<Place> {
+        let cell = self.bucket(hash).find(|cell| self.holds(*cell, hash))?;
+        let found = std::mem::replace(&mut self.cells[cell], EMPTY);
+        let place = if found & HOT_BIT == 0 { Place::Cold } else { Place::Hot };
+        (self.age(found) < u32::MAX).then_some(place)
+    }
+
+    fn for_held(held: u32) -> Self {
+        let held = held.max(4);
+        let cold = Window::new(held / 4 * COLD);
+        let hot = Window::new(held / 4 * HOT);
+        let buckets = ((cold.limit + hot.limit) / ROOM.1 * ROOM.0).div_ceil(WAYS).max(1);
+        let cells = vec![EMPTY; (buckets * WAYS) as usize].into();
+        Self { cells, made_for: held, cold, hot }
+    }
+
+    fn bucket(&self, hash: u32) -> std::ops::Range<usize> {
+        let ways = WAYS as usize;
+        let buckets = (self.cells.len() / ways) as u64;
+        let first = usize::try_from((u64::from(hash) * buckets) >> 32).unwrap_or(0) * ways;
+        first..(first + ways).min(self.cells.len())
+    }
+
+    fn holds(&self, cell: usize, hash: u32) -> bool {
+        self.cells[cell] >> 16 == print(hash)
+    }
+
+    /// In a measure that is the same for both places; the most if it is forgotten or nothing.
+    fn age(&self, cell: u32) -> u32 {
+        match cell {
+            EMPTY => u32::MAX,
+            _ if cell & HOT_BIT == 0 => self.cold.age(cell & STAMP),
+            _ => self.hot.age(cell & STAMP),
         }
     }
 }
 
-/// A fingerprint is random already; the table wants its randomness at both ends.
-fn spread(fingerprint: u32) -> u64 {
-    u64::from(fingerprint) << 32 | u64::from(fingerprint)
+impl Window {
+    fn new(limit: u32) -> Self {
+        Self { limit, unit: limit.div_ceil(STAMPS).max(1), given_up: 0 }
+    }
+
+    /// The stamp of a key that is given up now.
+    fn next(&mut self) -> u32 {
+        let stamp = self.now();
+        self.given_up += 1;
+        stamp
+    }
+
+    /// Wraps.
+    #[expect(clippy::cast_possible_truncation, reason = "a stamp has 15 bits")]
+    fn now(&self) -> u32 {
+        (self.given_up / u64::from(self.unit)) as u32 & STAMP
+    }
+
+    /// In parts of the window; the most if it is over.
+    fn age(&self, stamp: u32) -> u32 {
+        let stamps = self.now().wrapping_sub(stamp) & STAMP;
+        let keys = u64::from(stamps) * u64::from(self.unit);
+        let share = (keys * SCALE).checked_div(u64::from(self.limit)).filter(|share| *share < SCALE);
+        share.and_then(|share| u32::try_from(share).ok()).unwrap_or(u32::MAX)
+    }
+}
+
+/// Other bits than those that chose the bucket, unless the table is huge; never zero.
+const fn print(hash: u32) -> u32 {
+    let print = hash & 0xFFFF;
+    if print == 0 { 1 } else { print }
 }
 
 #[cfg(test)]
@@ -48,21 +140,45 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn hash(key: u32) -> u32 {
+        key.wrapping_add(1).wrapping_mul(0x9E37_79B9).rotate_left(15).wrapping_mul(0x85EB_CA6B)
+    }
+
     proptest! {
+        /// What was given up last is remembered, in its place, and once.
         #[test]
-        fn a_ghost_remembers_no_more_than_its_limit(prints in prop::collection::vec(0..40u32, 0..200), limit in 0..20u32) {
-            let mut ghost = Ghost::default();
-            for print in &prints {
-                if print % 3 == 0 {
-                    ghost.recall(print / 3);
-                } else {
-                    ghost.remember(*print, limit);
-                    prop_assert!(ghost.known.len() <= ghost.order.len());
-                    prop_assert!(ghost.order.len() <= limit.max(1) as usize);
-                    prop_assert!(ghost.recall(*print));
-                    ghost.remember(*print, limit);
-                }
+        fn the_last_is_remembered(keys in prop::collection::vec((any::<u32>(), any::<bool>()), 1..300), held in 8..200u32) {
+            let mut ghost = Ghost::<2, 1>::default();
+            for (key, hot) in keys {
+                let place = if hot { Place::Hot } else { Place::Cold };
+                ghost.remember(key, place, held);
+                prop_assert!(ghost.cells.len() <= held as usize + 8);
+                prop_assert_eq!(ghost.recall(key), Some(place));
+                prop_assert_eq!(ghost.recall(key), None);
+                ghost.remember(key, place, held);
             }
         }
+
+        /// What was given up more than a window ago is forgotten.
+        #[test]
+        fn the_old_is_forgotten(held in 8..500u32, hot in any::<bool>()) {
+            let mut ghost = Ghost::<2, 1>::default();
+            let place = if hot { Place::Hot } else { Place::Cold };
+            let limit = held / 4 * if hot { 1 } else { 2 };
+            for key in 0..1_000 {
+                ghost.remember(hash(key), place, held);
+            }
+            let remembered = (0..1_000).filter(|key| ghost.recall(hash(*key)).is_some()).count();
+            // A fingerprint of another may be met by chance.
+            prop_assert!(remembered <= limit as usize + limit as usize / 32 + 2, "{} of {}", remembered, limit);
+            prop_assert!(remembered >= limit as usize / 2, "{} of {}", remembered, limit);
+        }
+    }
+
+    #[test]
+    fn a_ghost_costs_less_than_four_bytes_an_entry() {
+        let mut ghost = Ghost::<2, 1>::default();
+        ghost.remember(0, Place::Cold, 100_000);
+        assert!(size_of_val(&*ghost.cells) < 4 * 100_000);
     }
 }

@@ -1,47 +1,136 @@
-//! Which entry a full shard gives up.
+//! Which entry a full [`Memory`](crate::Memory) gives up: the rules, and the seam for one of your own.
 //!
-//! The seam between a shard, which owns the entries and their lock, and the rule that orders them. A rule
-//! names entries by slot and keeps a mark beside each, in the slot itself, so that a hit touches no
-//! memory but the entry's own.
+//! The store owns the entries and their locks; a rule orders them. A rule names entries by slot, a number
+//! below 2^31 - 1, and keeps two things beside each: a [`Touch`](Policy::Touch), which hits write, and a
+//! [`Mark`](Policy::Mark), which only the rule writes. So a hit touches no memory but the entry's own, and
+//! changes no list: what hits left behind is read when an entry has to go.
+//!
+//! ```
+//! use larder::Memory;
+//! use larder::policy::S3Fifo;
+//!
+//! let pages = Memory::<str, String>::new(10_000).ordered_by::<S3Fifo>();
+//! # drop(pages);
+//! ```
 
+mod adaptive;
 mod ghost;
+mod lru;
 mod queue;
 mod s3_fifo;
+mod sieve;
 
-/// The rule that [`Memory`](super::Memory) follows.
-pub(super) use s3_fifo::S3Fifo as Chosen;
+pub use adaptive::Adaptive;
+pub use lru::Lru;
+pub use s3_fifo::S3Fifo;
+pub use sieve::Sieve;
 
-/// Orders the entries of one shard. Everything but `hit` runs under the shard's exclusive lock.
+/// The rule that a [`Memory`](crate::Memory) follows unless told otherwise.
+pub type DefaultPolicy = Adaptive;
+
+/// Orders the entries of one shard of a store; each shard has a rule of its own.
 ///
-/// A shard promises: `insert` once for a slot that it just filled, then `remove` once before it empties
-/// the slot, unless `evict` named it; a slot between these is *held*.
-pub(super) trait Policy: Default {
-    /// What the rule keeps beside each entry.
-    type Mark: Default;
+/// A store promises: `insert` once for a slot that it just filled, then `remove` once before it empties
+/// the slot, unless `evict` named it; a slot between these is *held*. All but `hit` run under the shard's
+/// exclusive lock. A rule is told no capacity, as a bound by weight has none in entries: what it holds is
+/// its measure.
+///
+/// A panic of a rule's leaves its store unsound in what it holds, though not in memory: a rule must not
+/// panic.
+///
+/// First in, first out, with a bit that saves an entry once (CLOCK), in the order of the slots:
+///
+/// ```
+/// use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+/// use larder::policy::{Policy, Slots};
+///
+/// /// A hand that goes over the slots.
+/// #[derive(Default)]
+/// struct Clock {
+///     held: Vec<bool>,
+///     hand: usize,
+/// }
+///
+/// impl Policy for Clock {
+///     type Touch = AtomicBool;
+///     type Mark = ();
+///
+///     fn hit(touch: &AtomicBool, _tick: impl FnOnce() -> u64) {
+///         if !touch.load(Relaxed) {
+///             touch.store(true, Relaxed);
+///         }
+///     }
+///
+///     fn insert(&mut self, _slots: &mut impl Slots<Self>, slot: u32) {
+///         if self.held.len() <= slot as usize {
+///             self.held.resize(slot as usize + 1, false);
+///         }
+///         self.held[slot as usize] = true;
+///     }
+///
+///     fn remove(&mut self, _slots: &mut impl Slots<Self>, slot: u32) {
+///         self.held[slot as usize] = false;
+///     }
+///
+///     fn evict(&mut self, slots: &mut impl Slots<Self>) -> Option<u32> {
+///         if !self.held.contains(&true) {
+///             return None; // A real rule would count.
+///         }
+///         loop {
+///             self.hand = (self.hand + 1) % self.held.len();
+///             let slot = self.hand as u32;
+///             if self.held[self.hand] && !slots.touch(slot).swap(false, Relaxed) {
+///                 self.held[self.hand] = false;
+///                 return Some(slot);
+///             }
+///         }
+///     }
+/// }
+///
+/// let users = larder::Memory::<u64, String>::new(1_000).ordered_by::<Clock>();
+/// # drop(users);
+/// ```
+pub trait Policy: Default + Send + Sync + 'static {
+    /// What hits write beside each entry, at any time: atomics.
+    type Touch: Default + Send + Sync + 'static;
 
-    /// The entry was read, or replaced in its slot. Runs under a shared lock, on every hit: a relaxed
-    /// load, and a store only if it changes something.
-    fn hit(&self, mark: &Self::Mark);
+    /// What the rule writes beside each entry, in the calls below only: links, flags.
+    type Mark: Default + Send + Sync + 'static;
 
-    /// A new entry is in `slot`, with a default mark. It was not evicted to make room for itself: the
-    /// shard makes room first.
-    fn insert(&mut self, slots: &mut impl Slots<Self::Mark>, slot: u32);
+    /// The entry was read, or replaced in its slot. Runs on every hit, beside anything else, without a
+    /// lock: a relaxed load, and a store only if it changes something. Hits of several threads at once may
+    /// count as one.
+    ///
+    /// `tick` gives a number that grows with every call in one shard. It costs an atomic
+    /// read-modify-write of memory that all readers share, so only a rule that needs exact recency calls it.
+    fn hit(touch: &Self::Touch, tick: impl FnOnce() -> u64);
 
-    /// `slot` is about to be emptied by the caller's wish.
-    fn remove(&mut self, slots: &mut impl Slots<Self::Mark>, slot: u32);
+    /// A new entry is in `slot`, with a default touch and mark. It was not evicted to make room for
+    /// itself: the store makes room first.
+    fn insert(&mut self, slots: &mut impl Slots<Self>, slot: u32);
+
+    /// `slot` is about to be emptied, and not because `evict` named it.
+    fn remove(&mut self, slots: &mut impl Slots<Self>, slot: u32);
 
     /// Chooses a held slot to give up, which is not held any more; `None` only if none is held.
-    fn evict(&mut self, slots: &mut impl Slots<Self::Mark>) -> Option<u32>;
+    /// Amortized constant time, or a logarithm of what is held.
+    fn evict(&mut self, slots: &mut impl Slots<Self>) -> Option<u32>;
 }
 
-/// A shard's held slots, as far as a rule sees them.
-pub(super) trait Slots<M> {
-    /// The mark in `slot`.
-    fn mark(&self, slot: u32) -> &M;
+/// A shard's held slots, as far as a rule sees them. To ask for a slot that is not held may panic.
+pub trait Slots<P: Policy> {
+    /// What hits wrote for `slot`. Hits may write it at any time, also during the call that reads it.
+    fn touch(&self, slot: u32) -> &P::Touch;
 
-    /// The mark in `slot`, to change.
-    fn mark_mut(&mut self, slot: u32) -> &mut M;
+    /// The mark of `slot`.
+    fn mark(&self, slot: u32) -> &P::Mark;
+
+    /// The mark of `slot`, to change.
+    fn mark_mut(&mut self, slot: u32) -> &mut P::Mark;
 
     /// 32 bits of the hash of the key in `slot`, the same whenever that key comes back.
     fn hash(&self, slot: u32) -> u32;
+
+    /// The next of the numbers that [`hit`](Policy::hit) is given.
+    fn tick(&self) -> u64;
 }
