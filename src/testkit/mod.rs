@@ -48,6 +48,7 @@
 //! | [`check_adapter`] | an adapter, over stores that the kit makes |
 //! | [`check_chain`] | two tiers as one |
 //! | [`check_engine`] | a cache: any settings, over any store |
+//! | [`check_policy`] | a rule of eviction for [`Memory`](crate::Memory) |
 //! | [`check_tags`] | whatever invalidates entries by their tags |
 //! | [`check_stacks`] | compositions of all adapters and tiers, and the equations between them |
 //!
@@ -94,6 +95,7 @@ mod model;
 #[cfg(all(feature = "mutants", debug_assertions))]
 #[doc(hidden)]
 pub mod mutants;
+mod policy;
 mod race;
 mod recorded;
 mod report;
@@ -119,6 +121,7 @@ pub use faulty::{Fault, Faults, Faulty};
 pub use history::{Call, Event, History, Loss, Reply, Running, Violation};
 pub use minimal::Minimal;
 pub use model::Model;
+pub use policy::check_policy;
 pub use race::Tier;
 pub use recorded::{Recorded, StoreHistory};
 pub use report::{Failure, LawReport, Outcome, Report};

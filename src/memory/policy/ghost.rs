@@ -49,7 +49,8 @@ impl<const COLD: u32, const HOT: u32> Ghost<COLD, HOT> {
     /// Remembers the key of `hash`, while the rule holds `held` entries. When that has changed much since the
     /// table was made, the table is made anew, and empty: it happens in stores that are bounded by weight.
     pub(super) fn remember(&mut self, hash: u32, place: Place, held: u32) {
-        if held > self.made_for.saturating_add(self.made_for / 2) || held < self.made_for / 2 {
+        let unmade = self.cells.is_empty();
+        if unmade || held > self.made_for.saturating_add(self.made_for / 2) || held < self.made_for / 2 {
             *self = Self::for_held(held);
         }
         let stamp = match place {
