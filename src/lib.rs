@@ -31,7 +31,7 @@
 //!
 //! | store | holds entries in | bounded by |
 //! | --- | --- | --- |
-//! | [`Memory`] | memory, for many threads; the default | entries, weight |
+//! | [`Memory`] | memory, for many threads, by a [`policy`]; the default | entries, weight |
 //! | [`Lru`] | memory, exact least-recently-used | entries, weight |
 //! | [`Single`] | memory, one value, read without a lock | one entry |
 //! | `larder_file::FileStore` | a directory | entries, bytes |

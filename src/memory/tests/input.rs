@@ -161,7 +161,7 @@ type Held = (SetOutcome, Option<u64>, Option<u64>);
 fn a_capacity_without_end_costs_nothing_and_does_not_overflow() {
     fn check<S: Store<Key = u64, Value = Item>>(build: impl Fn() -> S) {
         let mut store = None;
-        // Four empty shards a core: some KiB, where room for `usize::MAX` entries would abort.
+        // Sixteen empty shards a core: some KiB, where room for `usize::MAX` entries would abort.
         assert!(bytes_kept(|| store = Some(build())) < 1 << 20);
         let store = store.unwrap();
         let set = |id, weight| -> Held {
