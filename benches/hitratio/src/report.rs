@@ -52,7 +52,7 @@ impl Report {
     /// Shares of the optimum's hits, in percent.
     pub(crate) fn markdown(&self) -> String {
         let mut text = format!("| trace | {} |\n", self.caches.join(" | "));
-        text += &format!("| --- |{}\n", " ---: |".repeat(CACHES.len()));
+        let _ = writeln!(text, "| --- |{}", " ---: |".repeat(CACHES.len()));
         let name = format!("**mean of {}**", self.traces.len());
         for (name, shares) in
             self.traces.iter().map(|score| (&score.trace, &score.shares)).chain([(&name, &self.mean)])
@@ -99,6 +99,9 @@ fn mean(rows: impl ExactSizeIterator<Item = [f64; CACHES.len()]>) -> [f64; CACHE
     mean
 }
 
+/// Name, width, colour, points.
+type Line = (&'static str, u32, RGBAColor, Vec<(f64, f64)>);
+
 /// Miss ratio over capacity, a line a cache; larder's are thicker.
 fn curve(cells: &[Cell], file: &Path) -> Result<(), Box<dyn Error>> {
     let area = SVGBackend::new(file, (760, 480)).into_drawing_area();
@@ -124,8 +127,8 @@ fn curve(cells: &[Cell], file: &Path) -> Result<(), Box<dyn Error>> {
         let points = cells.iter().map(|cell| (entries(cell), 1.0 - cell.ratios[place])).collect();
         (cache.name, if cache.ours { 2 } else { 1 }, Palette99::pick(place).to_rgba(), points)
     });
-    let best: [(&str, u32, RGBAColor, Vec<(f64, f64)>); 1] = [("optimum", 2, BLACK.to_rgba(), optimum)];
-    for (name, width, colour, points) in best.into_iter().chain(lines) {
+    let best = ("optimum", 2, BLACK.to_rgba(), optimum);
+    for (name, width, colour, points) in std::iter::once::<Line>(best).chain(lines) {
         chart
             .draw_series(LineSeries::new(points, colour.stroke_width(width)))?
             .label(name)
@@ -133,7 +136,7 @@ fn curve(cells: &[Cell], file: &Path) -> Result<(), Box<dyn Error>> {
     }
     chart
         .configure_series_labels()
-        .position(SeriesLabelPosition::LowerLeft)
+        .position(SeriesLabelPosition::UpperRight)
         .background_style(WHITE.mix(0.8))
         .border_style(BLACK.mix(0.4))
         .draw()?;

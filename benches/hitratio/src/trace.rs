@@ -41,9 +41,7 @@ pub(crate) fn all(folder: Option<&Path>, only: &str) -> io::Result<Vec<Trace>> {
     } else if "web07".contains(only) {
         traces.push(read("web07", open(WEB07, ".zst")?)?);
     }
-    let made: [(&str, fn() -> Vec<u64>); 3] =
-        [("made-zipf0.9", skewed), ("made-scan0.9", scanned), ("made-drift0.8", drifting)];
-    let made = made.into_iter().filter(|(name, _)| name.contains(only));
+    let made = MADE.into_iter().filter(|(name, _)| name.contains(only));
     traces.extend(made.map(|(name, make)| Trace::new(name, make())));
     Ok(traces)
 }
@@ -88,7 +86,13 @@ impl Trace {
     }
 }
 
-const MADE: usize = 1_000_000;
+/// A name, and what makes the requests.
+type Made = (&'static str, fn() -> Vec<u64>);
+
+const MADE: [Made; 3] = [("made-zipf0.9", skewed), ("made-scan0.9", scanned), ("made-drift0.8", drifting)];
+
+/// Requests in each trace that is made.
+const LENGTH: usize = 1_000_000;
 
 /// Ranks from 0 on, drawn by Zipf's law.
 fn ranks(keys: u32, exponent: f64) -> impl Iterator<Item = u64> {
@@ -106,15 +110,15 @@ fn ranks(keys: u32, exponent: f64) -> impl Iterator<Item = u64> {
 
 /// Zipf 0.9 over 200,000 keys.
 fn skewed() -> Vec<u64> {
-    ranks(200_000, 0.9).take(MADE).collect()
+    ranks(200_000, 0.9).take(LENGTH).collect()
 }
 
 /// The same, and after each 90,000 of these a scan of 10,000 keys that are never asked for again.
 fn scanned() -> Vec<u64> {
     let mut ranks = ranks(200_000, 0.9);
     let mut scan = 1 << 40..;
-    let mut keys = Vec::with_capacity(MADE);
-    while keys.len() < MADE {
+    let mut keys = Vec::with_capacity(LENGTH);
+    while keys.len() < LENGTH {
         keys.extend(ranks.by_ref().take(90_000));
         keys.extend(scan.by_ref().take(10_000));
     }
@@ -124,7 +128,7 @@ fn scanned() -> Vec<u64> {
 /// Zipf 0.8 over 212,000 keys whose ranks move on by one every 60 requests.
 fn drifting() -> Vec<u64> {
     let shifted = |(request, rank): (u64, u64)| (rank + request / 60) * 7_919 % 212_000;
-    (0..).zip(ranks(212_000, 0.8)).map(shifted).take(MADE).collect()
+    (0..).zip(ranks(212_000, 0.8)).map(shifted).take(LENGTH).collect()
 }
 
 #[cfg(test)]
