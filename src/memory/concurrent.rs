@@ -4,12 +4,7 @@ use std::fmt;
 use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-// What a rule remembers of a key is a part of its hash, so two stores with seeds of their own may, once in ten thousand
-// keys, give up different entries. Tests compare stores call by call.
-#[cfg(test)]
-use foldhash::quality::FixedState as HashState;
-#[cfg(not(test))]
-use foldhash::quality::RandomState as HashState;
+use foldhash::quality::RandomState;
 
 use crate::describe::Description;
 use crate::entry::Entry;
@@ -38,7 +33,7 @@ use crate::weigh::Weigher;
 ///
 /// A full store gives up entries by [`Adaptive`](crate::policy::Adaptive): entries that are read again stay, a
 /// long scan of keys that are read once does not push them out, and where recency is the better guide it
-/// follows that. [`ordered_by`](Memory::ordered_by) takes another rule. The store is never above a bound,
+/// follows that. [`ordered_by`](Memory::ordered_by) takes another policy. The store is never above a bound,
 /// not even while a call runs. It looks at no clock: an entry leaves by its bound or by the caller's
 /// wish only.
 ///
@@ -57,7 +52,7 @@ use crate::weigh::Weigher;
 /// Memory per entry: `size_of::<K::Owned>() + size_of::<V>()` and what these own, 40 bytes for the rest
 /// of the [`Entry`] and 24 for the slot, rounded up to 8; 6 to 12 bytes of table; and up to 4 bytes for
 /// what the policy remembers of entries that it gave up. So a full store of `u64` to `u64` takes 86 to
-/// 112 bytes an entry. It grows with what it holds: a huge bound costs nothing by itself.
+/// 96 bytes an entry. It grows with what it holds: a huge bound costs nothing by itself.
 ///
 /// Small stores are one shard, so that a bound of ten is ten entries whatever their keys. Above 2,048
 /// entries (or 512 KiB of weight) there are up to sixteen shards a core, and a bound by number is split
@@ -66,7 +61,7 @@ use crate::weigh::Weigher;
 #[must_use = "a store does nothing until it is asked"]
 pub struct Memory<K: Key + ?Sized, V, P: Policy = DefaultPolicy> {
     shards: Shards<K, V, P>,
-    hasher: HashState,
+    hasher: RandomState,
     max_entries: usize,
     scales: Option<Scales<K, V>>,
     listener: Option<Listener<K, V>>,
@@ -95,7 +90,7 @@ impl<K: Key + ?Sized, V: Value> Memory<K, V> {
 }
 
 impl<K: Key + ?Sized, V: Value, P: Policy> Memory<K, V, P> {
-    /// Gives up entries by the rule `Q`, in place of the one it had: one of [`policy`](crate::policy), or
+    /// Gives up entries by the policy `Q`, in place of the one it had: one of [`policy`](crate::policy), or
     /// your own. For assembly: what the store held is cleared.
     ///
     /// ```
@@ -138,7 +133,7 @@ impl<K: Key + ?Sized, V: Value, P: Policy> Memory<K, V, P> {
         let count = shard_count(max_entries, scales.as_ref().map(Scales::max));
         Self {
             shards: shards(count, max_entries),
-            hasher: HashState::default(),
+            hasher: RandomState::default(),
             max_entries,
             scales,
             listener: None,

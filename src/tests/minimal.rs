@@ -15,11 +15,13 @@ use crate::codec::Postcard;
 use crate::entry::Entry;
 use crate::error::Result;
 use crate::ext::StoreExt;
+use crate::memory::policy::Sieve;
 use crate::memory::{Lru, Memory, Single};
 use crate::store::Store;
 use crate::testkit::Minimal;
 use crate::tests::ready;
 use crate::time::{ManualClock, Timestamp};
+use crate::weigh::Weigher;
 
 /// Whether a stack chooses among several copies by the instant: there `get_at` is more than `get`, and
 /// the two are compared at the instant at which everything is fresh.
@@ -60,6 +62,12 @@ where
     Ok(())
 }
 
+/// Gives up entries by a policy that looks at no hashes. The default remembers a part of them, so two stores, with seeds of
+/// their own, may give up different entries, once in eight thousand keys that come back.
+fn memory(entries: usize) -> Memory<str, String, Sieve> {
+    Memory::new(entries).ordered_by()
+}
+
 fn bytes() -> Memory<str, Bytes> {
     Memory::new(100)
 }
@@ -70,8 +78,8 @@ proptest! {
         history in history(), entries in 0..6usize, bytes in 0..200u64,
     ) {
         let place = Place::Single;
-        agrees(place, || Memory::new(entries), &history)?;
-        agrees(place, || Memory::weighing(bytes, crate::Weigher::of_type()), &history)?;
+        agrees(place, || memory(entries), &history)?;
+        agrees(place, || Memory::weighing(bytes, Weigher::of_type()).ordered_by::<Sieve>(), &history)?;
         agrees(place, || Lru::new(entries), &history)?;
         agrees(place, || Lru::new(100).sample_recency(2), &history)?;
         agrees(place, Single::new, &history)?;
@@ -84,7 +92,7 @@ proptest! {
     ) {
         let place = Place::Single;
         let clock = ManualClock::new(Timestamp::from_nanos(now));
-        let memory = || Memory::<str, String>::new(entries);
+        let memory = || memory(entries);
         // The exact order, as a limit looks at what it replaces: for `Memory` that is one more use.
         let exact = || Lru::<str, String>::new(entries);
         agrees(place, || exact().byte_limited(limit), &history)?;
@@ -106,7 +114,6 @@ proptest! {
     fn the_overrides_of_every_chain_agree_with_their_defaults(history in history(), entries in 0..4usize) {
         let place = Place::Chosen;
         let clock = ManualClock::new(Timestamp::EPOCH);
-        let memory = |entries| Memory::<str, String>::new(entries);
         let below = || bytes().encoded(Postcard);
         agrees(place, || Chain::new(memory(entries), below()).clock(clock.clone()), &history)?;
         agrees(place, || Chain::new(memory(entries), below()).clock(clock.clone()).strict(), &history)?;

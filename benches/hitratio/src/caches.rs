@@ -94,8 +94,8 @@ fn moka(requests: &[u32], capacity: usize) -> usize {
 }
 
 /// In one shard.
-fn foyer(requests: &[u32], capacity: usize, rule: impl Into<EvictionConfig>) -> usize {
-    let builder = CacheBuilder::new(capacity).with_shards(1).with_eviction_config(rule);
+fn foyer(requests: &[u32], capacity: usize, policy: impl Into<EvictionConfig>) -> usize {
+    let builder = CacheBuilder::new(capacity).with_shards(1).with_eviction_config(policy);
     let cache: foyer_memory::Cache<u32, ()> = builder.build();
     let insert = |key| {
         cache.insert(key, ());

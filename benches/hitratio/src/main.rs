@@ -1,4 +1,4 @@
-//! Replays traces through larder's rules of eviction, other caches and Belady's optimum, and writes what
+//! Replays traces through larder's eviction policies, other caches and Belady's optimum, and writes what
 //! share of the optimum's hits each of them gets.
 //!
 //! ```text

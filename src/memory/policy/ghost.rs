@@ -14,7 +14,7 @@ pub(super) enum Place {
 ///
 /// A table in buckets of eight cells of four bytes, which a bucket gives to the youngest of those whose
 /// hash led there: of a crowded bucket the oldest is lost a little early. A cell holds 16 bits of the hash,
-/// the place, and when; so one key in about ten thousand is taken for another, and then counts as
+/// the place, and when; so one key in about eight thousand is taken for another, and then counts as
 /// seen before, and no more.
 #[derive(Debug, Default)]
 pub(super) struct Ghost<const COLD: u32, const HOT: u32> {
@@ -46,7 +46,7 @@ const SCALE: u64 = 1024;
 const EMPTY: u32 = 0;
 
 impl<const COLD: u32, const HOT: u32> Ghost<COLD, HOT> {
-    /// Remembers the key of `hash`, while the rule holds `held` entries. When that has changed much since the
+    /// Remembers the key of `hash`, while the policy holds `held` entries. When that has changed much since the
     /// table was made, the table is made anew, and empty: it happens in stores that are bounded by weight.
     pub(super) fn remember(&mut self, hash: u32, place: Place, held: u32) {
         let unmade = self.cells.is_empty();

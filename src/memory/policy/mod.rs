@@ -1,8 +1,8 @@
-//! Which entry a full [`Memory`](crate::Memory) gives up: the rules, and the seam for one of your own.
+//! Which entry a full [`Memory`](crate::Memory) gives up: the policies, and the seam for one of your own.
 //!
-//! The store owns the entries and their locks; a rule orders them. A rule names entries by slot, a number
+//! The store owns the entries and their locks; a policy orders them. A policy names entries by slot, a number
 //! below 2^31 - 1, and keeps two things beside each: a [`Touch`](Policy::Touch), which hits write, and a
-//! [`Mark`](Policy::Mark), which only the rule writes. So a hit touches no memory but the entry's own, and
+//! [`Mark`](Policy::Mark), which only the policy writes. So a hit touches no memory but the entry's own, and
 //! changes no list: what hits left behind is read when an entry has to go.
 //!
 //! ```
@@ -12,6 +12,8 @@
 //! let pages = Memory::<str, String>::new(10_000).ordered_by::<S3Fifo>();
 //! # drop(pages);
 //! ```
+
+use std::sync::atomic::{AtomicBool, Ordering};
 
 mod adaptive;
 mod ghost;
@@ -25,18 +27,20 @@ pub use lru::Lru;
 pub use s3_fifo::S3Fifo;
 pub use sieve::Sieve;
 
-/// The rule that a [`Memory`](crate::Memory) follows unless told otherwise.
+/// The policy that a [`Memory`](crate::Memory) follows unless told otherwise.
 pub type DefaultPolicy = Adaptive;
 
-/// Orders the entries of one shard of a store; each shard has a rule of its own.
+/// Orders the entries of one shard of a store; each shard has a policy of its own.
 ///
 /// A store promises: `insert` once for a slot that it just filled, then `remove` once before it empties
 /// the slot, unless `evict` named it; a slot between these is *held*. All but `hit` run under the shard's
-/// exclusive lock. A rule is told no capacity, as a bound by weight has none in entries: what it holds is
+/// exclusive lock. A policy is told no capacity, as a bound by weight has none in entries: what it holds is
 /// its measure.
 ///
-/// A panic of a rule's leaves its store unsound in what it holds, though not in memory: a rule must not
+/// A panic of a policy's leaves its store unsound in what it holds, though not in memory: a policy must not
 /// panic.
+///
+/// `testkit::check_policy` (feature `testkit`) tries a policy on what a store relies on.
 ///
 /// First in, first out, with a bit that saves an entry once (CLOCK), in the order of the slots:
 ///
@@ -74,7 +78,7 @@ pub type DefaultPolicy = Adaptive;
 ///
 ///     fn evict(&mut self, slots: &mut impl Slots<Self>) -> Option<u32> {
 ///         if !self.held.contains(&true) {
-///             return None; // A real rule would count.
+///             return None; // A real policy would count.
 ///         }
 ///         loop {
 ///             self.hand = (self.hand + 1) % self.held.len();
@@ -94,7 +98,7 @@ pub trait Policy: Default + Send + Sync + 'static {
     /// What hits write beside each entry, at any time: atomics.
     type Touch: Default + Send + Sync + 'static;
 
-    /// What the rule writes beside each entry, in the calls below only: links, flags.
+    /// What the policy writes beside each entry, in the calls below only: links, flags.
     type Mark: Default + Send + Sync + 'static;
 
     /// The entry was read, or replaced in its slot. Runs on every hit, beside anything else, without a
@@ -102,7 +106,7 @@ pub trait Policy: Default + Send + Sync + 'static {
     /// count as one.
     ///
     /// `tick` gives a number that grows with every call in one shard. It costs an atomic
-    /// read-modify-write of memory that all readers share, so only a rule that needs exact recency calls it.
+    /// read-modify-write of memory that all readers share, so only a policy that needs exact recency calls it.
     fn hit(touch: &Self::Touch, tick: impl FnOnce() -> u64);
 
     /// A new entry is in `slot`, with a default touch and mark. It was not evicted to make room for
@@ -117,7 +121,16 @@ pub trait Policy: Default + Send + Sync + 'static {
     fn evict(&mut self, slots: &mut impl Slots<Self>) -> Option<u32>;
 }
 
-/// A shard's held slots, as far as a rule sees them. To ask for a slot that is not held may panic.
+/// Sets the bit that says that an entry was read, for the policies to which one bit is enough.
+#[inline]
+fn raise(bit: &AtomicBool) {
+    // A line that is only read stays in every core's cache.
+    if !bit.load(Ordering::Relaxed) {
+        bit.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A shard's held slots, as far as a policy sees them. To ask for a slot that is not held may panic.
 pub trait Slots<P: Policy> {
     /// What hits wrote for `slot`. Hits may write it at any time, also during the call that reads it.
     fn touch(&self, slot: u32) -> &P::Touch;

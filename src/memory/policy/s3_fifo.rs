@@ -44,7 +44,7 @@ impl Policy for S3Fifo {
 
     #[inline]
     fn hit(touch: &AtomicU8, _tick: impl FnOnce() -> u64) {
-        // Two readers at once may count as one: the rule needs no exact number, and a plain store is
+        // Two readers at once may count as one: the policy needs no exact number, and a plain store is
         // cheaper than a read-modify-write.
         let hits = touch.load(Ordering::Relaxed);
         if hits < MOST_HITS {

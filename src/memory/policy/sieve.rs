@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::queue::{Links, Queue};
-use super::{Policy, Slots};
+use super::{Policy, Slots, raise};
 
 /// One first-in first-out queue, and a hand that goes through it from old to new and gives up the first
 /// entry that was not read since the hand was there.
@@ -24,9 +24,7 @@ impl Policy for Sieve {
 
     #[inline]
     fn hit(touch: &AtomicBool, _tick: impl FnOnce() -> u64) {
-        if !touch.load(Ordering::Relaxed) {
-            touch.store(true, Ordering::Relaxed);
-        }
+        raise(touch);
     }
 
     fn insert(&mut self, slots: &mut impl Slots<Self>, slot: u32) {
