@@ -60,6 +60,9 @@ impl<V> Computed<V> {
     /// section 4.3). Without such an entry it is an error of kind [`InvalidInput`](crate::ErrorKind). An entry is
     /// given as long as it is kept: with a ttl alone it is dead when its ttl has passed, so such a cache needs a
     /// stale window or [`keep_stale_on_error`](crate::CacheBuilder::keep_stale_on_error).
+    ///
+    /// A computation of many keys is given keys only. Its answer stands for the entry that was found, which is then written
+    /// whole, with the others of the batch.
     pub fn unchanged() -> Self {
         Self { value: None, terms: Terms::default() }
     }

@@ -24,8 +24,9 @@ pub(crate) struct Trace {
 pub(crate) fn all(folder: Option<&Path>, only: &str) -> io::Result<Vec<Trace>> {
     let mut traces = Vec::new();
     if let Some(folder) = folder {
+        let files = fs::read_dir(folder).and_then(|files| files.collect::<Result<Vec<_>, _>>());
         let mut files: Vec<_> =
-            fs::read_dir(folder)?.map(|file| file.map(|file| file.path())).collect::<Result<_, _>>()?;
+            files.map_err(|error| of(folder, &error))?.into_iter().map(|file| file.path()).collect();
         files.sort();
         for file in files {
             let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -33,8 +34,7 @@ pub(crate) fn all(folder: Option<&Path>, only: &str) -> io::Result<Vec<Trace>> {
             else {
                 continue;
             };
-            let told =
-                |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", file.display()));
+            let told = |error: io::Error| of(&file, &error);
             let plain = open(File::open(&file).map_err(told)?, packing).map_err(told)?;
             traces.push(read(name, plain).map_err(told)?);
         }
@@ -44,6 +44,11 @@ pub(crate) fn all(folder: Option<&Path>, only: &str) -> io::Result<Vec<Trace>> {
     let made = MADE.into_iter().filter(|(name, _)| name.contains(only));
     traces.extend(made.map(|(name, make)| Trace::new(name, make())));
     Ok(traces)
+}
+
+/// The error with the path in front that it is about.
+fn of(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
 const WEB07: &[u8] = include_bytes!("../../../examples/quickstart/web07.txt.zst");
