@@ -24,9 +24,10 @@ pub(crate) struct Trace {
 pub(crate) fn all(folder: Option<&Path>, only: &str) -> io::Result<Vec<Trace>> {
     let mut traces = Vec::new();
     if let Some(folder) = folder {
-        let files = fs::read_dir(folder).and_then(|files| files.collect::<Result<Vec<_>, _>>());
-        let mut files: Vec<_> =
-            files.map_err(|error| of(folder, &error))?.into_iter().map(|file| file.path()).collect();
+        let mut files = Vec::new();
+        for file in fs::read_dir(folder).map_err(|error| of(folder, &error))? {
+            files.push(file.map_err(|error| of(folder, &error))?.path());
+        }
         files.sort();
         for file in files {
             let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
