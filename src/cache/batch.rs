@@ -83,7 +83,7 @@ impl<S: Store + 'static, L> Cache<S, L> {
         if self.core.policy.bypass || keys.is_empty() {
             return keys.iter().map(|_| Ok(())).collect();
         }
-        let _fences = self.core.flights.write_many(keys.iter().map(|key| (*key).to_owned())).await;
+        let _fences = self.core.flights.write_many(keys.iter().copied()).await;
         for key in keys {
             self.core.forget_error(key);
         }
@@ -171,7 +171,7 @@ impl<S: Store + 'static, L> Cache<S, L> {
         for (at, key) in keys.iter().enumerate() {
             last.insert(*key, at);
         }
-        let now = self.core.began();
+        let now = self.core.at_once();
         let (mut writing, mut results) = (Vec::with_capacity(last.len()), vec![None; keys.len()]);
         for (at, (key, value)) in entries.into_iter().enumerate().filter(|(at, (key, _))| last[key] == *at) {
             match self.core.entry(key, value, None, now) {
@@ -179,7 +179,7 @@ impl<S: Store + 'static, L> Cache<S, L> {
                 Err(error) => results[at] = Some(Err(error)),
             }
         }
-        let fences = self.core.flights.write_many(writing.iter().map(|(key, _)| (*key).to_owned())).await;
+        let fences = self.core.flights.write_many(writing.iter().map(|(key, _)| *key)).await;
         for (key, _) in &writing {
             self.core.forget_error(key);
         }
@@ -423,7 +423,7 @@ impl<S: Store + 'static> Core<S> {
             }
         }
         let mut answers = compute(asked).await;
-        let now = self.began();
+        let now = self.at_once();
         let mut value_of = |key: &S::Key| {
             let answer = match &mut answers {
                 Ok(answers) => answers.take(key).unwrap_or_else(|| self.absent())?,

@@ -128,7 +128,7 @@ impl<S: Store> CacheBuilder<S> {
         C: Into<Computed<S::Value>> + 'static,
         E: Into<Box<dyn std::error::Error + Send + Sync>> + 'static,
     {
-        let loader = Loader::new(move |key, held| answer(load(key, held)));
+        let loader = Loader::new(move |key, held| Box::pin(answer(load(key, held))));
         CacheBuilder { loader, store: self.store, settings: self.settings }
     }
 }

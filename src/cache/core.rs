@@ -118,13 +118,13 @@ impl<S: Store> Core<S> {
         ahead.wants(key, life, now) && !self.background.is_closing()
     }
 
-    /// An entry of a computation's answer, which ended now.
+    /// An entry of the answer of a computation that ran from the first instant to the second.
     pub(crate) fn entry(
         &self,
         key: &S::Key,
         answer: Computed<S::Value>,
         held: Option<&Entry<S::Value>>,
-        began: Timestamp,
+        (began, ended): (Timestamp, Timestamp),
     ) -> Result<Entry<S::Value>> {
         let Computed { value, mut terms } = answer;
         if let (Some(negative), Some(ttl)) = (&self.negative, self.policy.trouble.negative_ttl)
@@ -132,8 +132,7 @@ impl<S: Store> Core<S> {
         {
             terms = negative.terms(value, ttl, terms);
         }
-        let chance = self.chance.hash_one((key, began));
-        let ended = self.clock.now();
+        let chance = if self.policy.jitter.is_none() { 0 } else { self.chance.hash_one((key, began)) };
         let life = self.policy.lifetime(began, ended, &terms, chance);
         if let Some(ahead) = &self.ahead {
             ahead.born(key, life, ended);
@@ -186,7 +185,7 @@ impl<S: Store + 'static> Core<S> {
     ) -> Result<S::Value> {
         if self.policy.bypass {
             let answer = compute(None).await?;
-            return self.entry(key, answer, None, self.began()).map(Entry::into_value);
+            return self.entry(key, answer, None, self.at_once()).map(Entry::into_value);
         }
         let arrived = self.invalidations.last();
         loop {

@@ -2,15 +2,16 @@
 
 use std::any::Any;
 use std::borrow::Borrow;
-use std::collections::HashMap;
-use std::collections::hash_map::Entry as Slots;
 use std::hash::{BuildHasher, Hash};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Waker;
 
 use foldhash::quality::RandomState;
-use tokio::sync::watch;
+use hashbrown::HashTable;
+use hashbrown::hash_table::OccupiedEntry;
+use tokio::sync::Notify;
 
 use crate::cache::tags::Record;
 use crate::entry::Entry;
@@ -21,13 +22,15 @@ const SHARDS: usize = 64;
 
 /// One running computation. Whoever waits holds an `Arc` of it; the table holds one while it is joinable.
 pub(crate) struct Flight<V> {
-    state: watch::Sender<State<V>>,
-    claim: Mutex<Claim>,
+    course: Mutex<Course<V>>,
+    /// Wakes whoever waits for another state.
+    changed: Notify,
     /// Callers that are there for the outcome.
     callers: AtomicUsize,
-    panic: Mutex<Option<Box<dyn Any + Send>>>,
     /// The last invalidation of tags before it could be joined.
     born: Arc<Record>,
+    /// Of its key.
+    hash: u64,
 }
 
 /// How far a flight is, as its waiters see it.
@@ -58,10 +61,10 @@ pub(crate) enum Landing<V> {
     Vanished,
 }
 
-/// Who may write the store: the flight, or whoever overtook it.
+/// How far a flight is, and who may write the store: the flight, or whoever overtook it.
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
-#[derive(Default)]
-struct Claim {
+struct Course<V> {
+    state: State<V>,
     /// Overtaken by a write: its result must not be stored.
     fenced: bool,
     storing: bool,
@@ -72,44 +75,50 @@ struct Claim {
     /// Whether the task has not seen one of these yet, and how to wake it.
     news: bool,
     task: Option<Waker>,
+    panic: Option<Box<dyn Any + Send>>,
 }
 
 impl<V: Clone> Flight<V> {
-    fn new(fenced: bool, born: Arc<Record>) -> Self {
-        Self {
-            state: watch::Sender::new(State::Running),
-            claim: Mutex::new(Claim { fenced, ..Claim::default() }),
-            callers: AtomicUsize::new(0),
-            panic: Mutex::new(None),
-            born,
-        }
+    fn new(fenced: bool, born: Arc<Record>, hash: u64) -> Self {
+        let course = Course {
+            state: State::Running,
+            fenced,
+            storing: false,
+            given_up: false,
+            excused: false,
+            news: false,
+            task: None,
+            panic: None,
+        };
+        let (changed, callers) = (Notify::new(), AtomicUsize::new(0));
+        Self { course: Mutex::new(course), changed, callers, born, hash }
     }
 
     /// Asks for the right to store the result. Once given, a write of the key waits for the landing.
     pub(crate) fn may_store(&self) -> bool {
-        let mut claim = self.claim.lock();
-        claim.storing = !claim.fenced;
-        claim.storing
+        let mut course = self.course.lock();
+        course.storing = !course.fenced;
+        course.storing
     }
 
     pub(crate) fn is_fenced(&self) -> bool {
-        self.claim.lock().fenced
+        self.course.lock().fenced
     }
 
     /// Overtakes the flight. `true` if it is storing its result right now.
     fn fence(&self) -> bool {
-        let mut claim = self.claim.lock();
-        claim.fenced = true;
-        claim.storing
+        let mut course = self.course.lock();
+        course.fenced = true;
+        course.storing
     }
 
     pub(crate) fn is_refreshing(&self) -> bool {
-        matches!(&*self.state.borrow(), State::Refreshing(_))
+        matches!(self.course.lock().state, State::Refreshing(_))
     }
 
     /// The entry that is served while a refresh computes.
     pub(crate) fn stale(&self) -> Option<Entry<V>> {
-        match &*self.state.borrow() {
+        match &self.course.lock().state {
             State::Refreshing(entry) => Some(entry.clone()),
             _ => None,
         }
@@ -117,7 +126,7 @@ impl<V: Clone> Flight<V> {
 
     /// Shows an entry to callers who may lose patience.
     pub(crate) fn load_beside(&self, held: Entry<V>) {
-        self.state.send_replace(State::Loading(held));
+        self.turn_to(State::Loading(held));
     }
 
     /// One caller more, until the guard goes.
@@ -127,8 +136,8 @@ impl<V: Clone> Flight<V> {
 
     /// Runs `work` unless a write has overtaken the flight; a write that comes now waits for its end.
     pub(crate) fn unless_fenced(&self, work: impl FnOnce()) {
-        let claim = self.claim.lock();
-        if !claim.fenced {
+        let course = self.course.lock();
+        if !course.fenced {
             work();
         }
     }
@@ -136,48 +145,48 @@ impl<V: Clone> Flight<V> {
     /// Nobody has to wait for a place any more on account of this flight.
     pub(crate) fn excuse(&self) {
         let task = {
-            let mut claim = self.claim.lock();
-            claim.news |= !std::mem::replace(&mut claim.excused, true);
-            claim.task.take()
+            let mut course = self.course.lock();
+            course.news |= !std::mem::replace(&mut course.excused, true);
+            course.task.take()
         };
         task.into_iter().for_each(Waker::wake);
     }
 
     pub(crate) fn is_excused(&self) -> bool {
-        self.claim.lock().excused
+        self.course.lock().excused
     }
 
     pub(crate) fn is_given_up(&self) -> bool {
-        self.claim.lock().given_up
+        self.course.lock().given_up
     }
 
     /// Remembers whom to wake when the flight is given up or excused. `true` if that has just happened.
     pub(crate) fn has_news(&self, task: &Waker) -> bool {
-        let mut claim = self.claim.lock();
-        if !claim.task.as_ref().is_some_and(|known| known.will_wake(task)) {
-            claim.task = Some(task.clone());
+        let mut course = self.course.lock();
+        if !course.task.as_ref().is_some_and(|known| known.will_wake(task)) {
+            course.task = Some(task.clone());
         }
-        std::mem::take(&mut claim.news)
+        std::mem::take(&mut course.news)
     }
 
     /// Ends the task, unless it is storing or over already.
     fn give_up(&self) -> bool {
         let task = {
-            let mut claim = self.claim.lock();
-            if claim.storing || claim.given_up || matches!(&*self.state.borrow(), State::Landed(_)) {
+            let mut course = self.course.lock();
+            if course.storing || course.given_up || matches!(course.state, State::Landed(_)) {
                 return false;
             }
-            claim.given_up = true;
-            claim.news = true;
-            claim.fenced = true;
-            claim.task.take()
+            course.given_up = true;
+            course.news = true;
+            course.fenced = true;
+            course.task.take()
         };
         task.into_iter().for_each(Waker::wake);
         true
     }
 
     pub(crate) fn refresh_behind(&self, stale: Entry<V>) {
-        self.state.send_replace(State::Refreshing(stale));
+        self.turn_to(State::Refreshing(stale));
     }
 
     /// The last invalidation of tags before it could be joined.
@@ -186,35 +195,55 @@ impl<V: Clone> Flight<V> {
     }
 
     pub(crate) fn land(&self, landing: Landing<V>) {
-        self.state.send_replace(State::Landed(landing));
+        self.turn_to(State::Landed(landing));
     }
 
     pub(crate) fn leave_panic(&self, payload: Box<dyn Any + Send>) {
-        *self.panic.lock() = Some(payload);
+        self.course.lock().panic = Some(payload);
     }
 
     pub(crate) fn take_panic(&self) -> Option<Box<dyn Any + Send>> {
-        self.panic.lock().take()
+        self.course.lock().panic.take()
     }
 
     /// What the store held, if the flight has landed with that.
     pub(crate) fn found(&self) -> Option<Entry<V>> {
-        match &*self.state.borrow() {
+        match &self.course.lock().state {
             State::Landed(Landing::Found(entry)) => Some(entry.clone()),
             _ => None,
         }
     }
 
-    /// Waits until the flight shows what `enough` accepts, or has landed.
-    pub(crate) async fn shows(&self, enough: impl Fn(&State<V>) -> bool) -> State<V> {
-        let mut states = self.state.subscribe();
-        let seen = states.wait_for(|state| matches!(state, State::Landed(_)) || enough(state)).await;
-        // The sender lives in `self`, so the wait cannot fail.
-        seen.map_or(State::Landed(Landing::Vanished), |state| state.clone())
+    /// Waits until the flight shows what `enough` accepts, or has landed. `enough` is told whether the flight is
+    /// overtaken; it runs under the flight's lock, and must not ask the flight itself.
+    pub(crate) async fn shows(&self, enough: impl Fn(&State<V>, bool) -> bool) -> State<V> {
+        let shown = || {
+            let course = self.course.lock();
+            let shows = matches!(course.state, State::Landed(_)) || enough(&course.state, course.fenced);
+            shows.then(|| course.state.clone())
+        };
+        if let Some(state) = shown() {
+            return state;
+        }
+        loop {
+            let mut changed = pin!(self.changed.notified());
+            // From here on a change wakes it, so none is missed between the look and the wait.
+            changed.as_mut().enable();
+            if let Some(state) = shown() {
+                return state;
+            }
+            changed.await;
+        }
+    }
+
+    fn turn_to(&self, state: State<V>) {
+        // What was shown before is dropped outside the lock: that runs the caller's code.
+        let _before = std::mem::replace(&mut self.course.lock().state, state);
+        self.changed.notify_waiters();
     }
 
     async fn landed(&self) {
-        self.shows(|_| false).await;
+        self.shows(|_, _| false).await;
     }
 }
 
@@ -227,25 +256,18 @@ impl<V> Drop for Caller<V> {
     }
 }
 
-/// What the table keeps of a key while anything goes on there.
-struct Slot<V> {
+/// What the table keeps of a key while a flight goes on there.
+struct Slot<O, V> {
+    key: O,
     /// The flight that callers may join.
     flight: Option<Arc<Flight<V>>>,
     /// Overtaken flights that are still storing; a write waits for them.
     storing: Vec<Arc<Flight<V>>>,
-    /// Writes that have begun and not ended.
-    writers: usize,
 }
 
-impl<V> Default for Slot<V> {
-    fn default() -> Self {
-        Self { flight: None, storing: Vec::new(), writers: 0 }
-    }
-}
-
-impl<V: Clone> Slot<V> {
+impl<O, V: Clone> Slot<O, V> {
     fn is_idle(&self) -> bool {
-        self.flight.is_none() && self.storing.is_empty() && self.writers == 0
+        self.flight.is_none() && self.storing.is_empty()
     }
 
     /// Overtakes the flight: nobody joins it any more, and it stores nothing unless it is at it.
@@ -258,14 +280,56 @@ impl<V: Clone> Slot<V> {
     }
 }
 
+/// What goes on with the keys of a shard.
+struct Table<O, V> {
+    slots: HashTable<Slot<O, V>>,
+    /// The hashes of the keys whose writes have begun and not ended. Most writes meet no flight, and leave no more
+    /// behind than this.
+    writing: Vec<u64>,
+}
+
+impl<O, V> Default for Table<O, V> {
+    fn default() -> Self {
+        Self { slots: HashTable::new(), writing: Vec::new() }
+    }
+}
+
+impl<O, V: Clone> Table<O, V> {
+    fn get<K: Eq + ?Sized>(&self, key: &K, hash: u64) -> Option<&Slot<O, V>>
+    where
+        O: Borrow<K>,
+    {
+        self.slots.find(hash, |slot| slot.key.borrow() == key)
+    }
+
+    /// Changes the slot of `key`, if there is one, and drops it if nothing goes on there any more.
+    fn change<K: Eq + ?Sized, R>(
+        &mut self,
+        key: &K,
+        hash: u64,
+        change: impl FnOnce(&mut Slot<O, V>) -> R,
+    ) -> Option<R>
+    where
+        O: Borrow<K>,
+    {
+        if self.slots.is_empty() {
+            return None;
+        }
+        let mut found = self.slots.find_entry(hash, |slot| slot.key.borrow() == key).ok()?;
+        let outcome = change(found.get_mut());
+        if found.get().is_idle() {
+            OccupiedEntry::remove(found);
+        }
+        Some(outcome)
+    }
+}
+
 pub(crate) enum Joined<V> {
     /// The caller is to run this flight. It is counted among the callers until [`Flight::caller`] is dropped.
     Lead(Arc<Flight<V>>),
     /// Another caller runs it. Counted likewise.
     Follow(Arc<Flight<V>>),
 }
-
-type Table<O, V> = HashMap<O, Slot<V>, RandomState>;
 
 pub(crate) struct Flights<O, V> {
     hasher: RandomState,
@@ -274,7 +338,7 @@ pub(crate) struct Flights<O, V> {
     clearing: AtomicUsize,
 }
 
-impl<O: Hash + Eq + Clone, V: Clone> Flights<O, V> {
+impl<O: Hash + Eq, V: Clone> Flights<O, V> {
     pub(crate) fn new() -> Self {
         Self {
             hasher: RandomState::default(),
@@ -283,8 +347,9 @@ impl<O: Hash + Eq + Clone, V: Clone> Flights<O, V> {
         }
     }
 
-    fn shard<K: Hash + ?Sized>(&self, key: &K) -> MutexGuard<'_, Table<O, V>> {
-        self.shards[(self.hasher.hash_one(key) >> 58) as usize].lock()
+    /// The table takes its bits from both ends.
+    fn shard(&self, hash: u64) -> MutexGuard<'_, Table<O, V>> {
+        self.shards[(hash >> 40) as usize % SHARDS].lock()
     }
 
     /// Whether there is a flight of `key` to join.
@@ -293,8 +358,8 @@ impl<O: Hash + Eq + Clone, V: Clone> Flights<O, V> {
         O: Borrow<K>,
         K: Hash + Eq + ?Sized,
     {
-        let shard = self.shard(key);
-        shard.get(key).is_some_and(|slot| slot.flight.is_some())
+        let hash = self.hasher.hash_one(key);
+        self.shard(hash).get(key, hash).is_some_and(|slot| slot.flight.is_some())
     }
 
     /// Joins the flight of `key`, or begins one. One that begins beside a write is overtaken from birth:
@@ -304,16 +369,28 @@ impl<O: Hash + Eq + Clone, V: Clone> Flights<O, V> {
         O: Borrow<K>,
         K: Hash + Eq + ToOwned<Owned = O> + ?Sized,
     {
-        let mut shard = self.shard(key);
-        if let Some(flight) = shard.get(key).and_then(|slot| slot.flight.as_ref()) {
+        let hash = self.hasher.hash_one(key);
+        let mut shard = self.shard(hash);
+        let table = &mut *shard;
+        let begin = |fenced: bool| {
+            let fenced =
+                fenced || table.writing.contains(&hash) || self.clearing.load(Ordering::SeqCst) > 0;
+            let flight = Arc::new(Flight::new(fenced, Arc::clone(arrived), hash));
             flight.callers.fetch_add(1, Ordering::SeqCst);
-            return Joined::Follow(Arc::clone(flight));
+            flight
+        };
+        if let Some(slot) = table.slots.find_mut(hash, |slot| slot.key.borrow() == key) {
+            if let Some(flight) = &slot.flight {
+                flight.callers.fetch_add(1, Ordering::SeqCst);
+                return Joined::Follow(Arc::clone(flight));
+            }
+            let flight = begin(!slot.storing.is_empty());
+            slot.flight = Some(Arc::clone(&flight));
+            return Joined::Lead(flight);
         }
-        let slot = shard.entry(key.to_owned()).or_default();
-        let fenced = slot.writers > 0 || !slot.storing.is_empty() || self.clearing.load(Ordering::SeqCst) > 0;
-        let flight = Arc::new(Flight::new(fenced, Arc::clone(arrived)));
-        flight.callers.fetch_add(1, Ordering::SeqCst);
-        slot.flight = Some(Arc::clone(&flight));
+        let flight = begin(false);
+        let slot = Slot { key: key.to_owned(), flight: Some(Arc::clone(&flight)), storing: Vec::new() };
+        table.slots.insert_unique(hash, slot, |slot| self.hasher.hash_one(&slot.key));
         Joined::Lead(flight)
     }
 
@@ -324,61 +401,55 @@ impl<O: Hash + Eq + Clone, V: Clone> Flights<O, V> {
         K: Hash + Eq + ?Sized,
     {
         // Nobody joins meanwhile.
-        let mut shard = self.shard(key);
+        let mut shard = self.shard(flight.hash);
         if flight.callers.load(Ordering::SeqCst) > 0 || flight.is_refreshing() || !flight.give_up() {
             return false;
         }
-        if let Some(slot) = shard.get_mut(key) {
-            slot.flight.take_if(|held| Arc::ptr_eq(held, flight));
-            if slot.is_idle() {
-                shard.remove(key);
-            }
-        }
+        shard.change(key, flight.hash, |slot| slot.flight.take_if(|held| Arc::ptr_eq(held, flight)));
         true
     }
 
     /// Takes a flight out of the table, before its result is published.
     pub(crate) fn leave(&self, key: &O, flight: &Arc<Flight<V>>) {
-        let mut shard = self.shard(key);
-        if let Slots::Occupied(mut slot) = shard.entry(key.clone()) {
-            let held = slot.get_mut();
-            if held.flight.as_ref().is_some_and(|held| Arc::ptr_eq(held, flight)) {
-                held.flight = None;
-            }
-            held.storing.retain(|held| !Arc::ptr_eq(held, flight));
-            if held.is_idle() {
-                slot.remove();
-            }
-        }
+        self.shard(flight.hash).change(key, flight.hash, |slot| {
+            slot.flight.take_if(|held| Arc::ptr_eq(held, flight));
+            slot.storing.retain(|held| !Arc::ptr_eq(held, flight));
+        });
     }
 
     /// Begins a write of `key`: overtakes its flight, and says which flights must land first.
-    fn begin_write(&self, key: O) -> Vec<Arc<Flight<V>>> {
-        let mut shard = self.shard(&key);
-        let slot = shard.entry(key).or_default();
-        slot.writers += 1;
-        slot.overtake();
-        slot.storing.clone()
+    fn begin_write<K>(&self, key: &K, hash: u64) -> Vec<Arc<Flight<V>>>
+    where
+        O: Borrow<K>,
+        K: Eq + ?Sized,
+    {
+        let mut shard = self.shard(hash);
+        shard.writing.push(hash);
+        let before = shard.change(key, hash, |slot| {
+            slot.overtake();
+            slot.storing.clone()
+        });
+        before.unwrap_or_default()
     }
 
     /// Ends a write of `key`: overtakes what began beside it.
-    fn end_write(&self, key: O) {
-        let mut shard = self.shard(&key);
-        if let Slots::Occupied(mut slot) = shard.entry(key) {
-            let held = slot.get_mut();
-            held.writers -= 1;
-            held.overtake();
-            if held.is_idle() {
-                slot.remove();
-            }
+    fn end_write<K>(&self, key: &K, hash: u64)
+    where
+        O: Borrow<K>,
+        K: Eq + ?Sized,
+    {
+        let mut shard = self.shard(hash);
+        if let Some(at) = shard.writing.iter().rposition(|writing| *writing == hash) {
+            shard.writing.swap_remove(at);
         }
+        shard.change(key, hash, Slot::overtake);
     }
 
     /// Overtakes every flight, and says which ones are storing.
     fn overtake_all(&self) -> Vec<Arc<Flight<V>>> {
         let mut storing = Vec::new();
         for shard in &self.shards {
-            shard.lock().retain(|_, slot| {
+            shard.lock().slots.retain(|slot| {
                 slot.overtake();
                 storing.extend(slot.storing.iter().cloned());
                 !slot.is_idle()
@@ -388,9 +459,12 @@ impl<O: Hash + Eq + Clone, V: Clone> Flights<O, V> {
     }
 
     /// Fences `key` while the guard lives, and waits until no earlier result is on its way to the store.
-    pub(crate) async fn write(&self, key: O) -> WriteGuard<'_, O, V> {
-        let before = self.begin_write(key.clone());
-        let guard = WriteGuard { flights: self, key: Some(key) };
+    pub(crate) async fn write<'a, K>(&'a self, key: &'a K) -> WriteGuard<'a, K, O, V>
+    where
+        O: Borrow<K>,
+        K: Hash + Eq + ?Sized,
+    {
+        let (before, guard) = self.fence(key);
         for flight in before {
             flight.landed().await;
         }
@@ -398,12 +472,20 @@ impl<O: Hash + Eq + Clone, V: Clone> Flights<O, V> {
     }
 
     /// The same for each of these keys. All are fenced before the first is waited for.
-    pub(crate) async fn write_many(&self, keys: impl Iterator<Item = O>) -> Vec<WriteGuard<'_, O, V>> {
+    pub(crate) async fn write_many<'a, K>(
+        &'a self,
+        keys: impl Iterator<Item = &'a K>,
+    ) -> Vec<WriteGuard<'a, K, O, V>>
+    where
+        O: Borrow<K>,
+        K: Hash + Eq + ?Sized + 'a,
+    {
         let mut before = Vec::new();
         let mut guards = Vec::with_capacity(keys.size_hint().0);
         for key in keys {
-            before.append(&mut self.begin_write(key.clone()));
-            guards.push(WriteGuard { flights: self, key: Some(key) });
+            let (mut storing, guard) = self.fence(key);
+            before.append(&mut storing);
+            guards.push(guard);
         }
         for flight in before {
             flight.landed().await;
@@ -411,10 +493,19 @@ impl<O: Hash + Eq + Clone, V: Clone> Flights<O, V> {
         guards
     }
 
+    fn fence<'a, K>(&'a self, key: &'a K) -> (Vec<Arc<Flight<V>>>, WriteGuard<'a, K, O, V>)
+    where
+        O: Borrow<K>,
+        K: Hash + Eq + ?Sized,
+    {
+        let hash = self.hasher.hash_one(key);
+        (self.begin_write(key, hash), WriteGuard { flights: self, key, hash })
+    }
+
     /// The same for all keys.
-    pub(crate) async fn write_all(&self) -> WriteGuard<'_, O, V> {
+    pub(crate) async fn write_all(&self) -> ClearGuard<'_, O, V> {
         self.clearing.fetch_add(1, Ordering::SeqCst);
-        let guard = WriteGuard { flights: self, key: None };
+        let guard = ClearGuard(self);
         for flight in self.overtake_all() {
             flight.landed().await;
         }
@@ -424,24 +515,33 @@ impl<O: Hash + Eq + Clone, V: Clone> Flights<O, V> {
     /// Whether nothing goes on.
     #[cfg(any(test, feature = "testkit"))]
     pub(crate) fn is_idle(&self) -> bool {
-        self.shards.iter().all(|shard| shard.lock().is_empty())
+        self.shards.iter().all(|shard| {
+            let table = shard.lock();
+            table.slots.is_empty() && table.writing.is_empty()
+        })
     }
 }
 
 /// A write in progress. Its end overtakes the flights that began beside it, also when it was dropped.
-pub(crate) struct WriteGuard<'a, O: Hash + Eq + Clone, V: Clone> {
+pub(crate) struct WriteGuard<'a, K: Eq + ?Sized, O: Borrow<K> + Hash + Eq, V: Clone> {
     flights: &'a Flights<O, V>,
-    key: Option<O>,
+    key: &'a K,
+    hash: u64,
 }
 
-impl<O: Hash + Eq + Clone, V: Clone> Drop for WriteGuard<'_, O, V> {
+impl<K: Eq + ?Sized, O: Borrow<K> + Hash + Eq, V: Clone> Drop for WriteGuard<'_, K, O, V> {
     fn drop(&mut self) {
-        if let Some(key) = self.key.take() {
-            self.flights.end_write(key);
-        } else {
-            // In this order: whatever was born beside the clear is still there to be overtaken.
-            self.flights.clearing.fetch_sub(1, Ordering::SeqCst);
-            self.flights.overtake_all();
-        }
+        self.flights.end_write(self.key, self.hash);
+    }
+}
+
+/// The same for a write of all keys.
+pub(crate) struct ClearGuard<'a, O: Hash + Eq, V: Clone>(&'a Flights<O, V>);
+
+impl<O: Hash + Eq, V: Clone> Drop for ClearGuard<'_, O, V> {
+    fn drop(&mut self) {
+        // In this order: whatever was born beside the clear is still there to be overtaken.
+        self.0.clearing.fetch_sub(1, Ordering::SeqCst);
+        self.0.overtake_all();
     }
 }

@@ -275,8 +275,9 @@ impl Errand {
             Ok(answers) => answers.take(due.ticket.key()).unwrap_or_else(|| core.absent())?,
             Err(error) => return Err(error.clone()),
         };
-        let entry = core.entry(due.ticket.key(), answer, due.held.as_ref(), started_at)?;
-        let took = core.clock.now().since(started_at);
+        let ended = core.clock.now();
+        let entry = core.entry(due.ticket.key(), answer, due.held.as_ref(), (started_at, ended))?;
+        let took = ended.since(started_at);
         if let Some(ahead) = &core.ahead {
             ahead.measured(due.ticket.key(), took);
         }

@@ -227,8 +227,8 @@ impl<S: Store + 'static, L> Cache<S, L> {
         if self.core.policy.bypass {
             return Ok(SetOutcome::Refused(Refusal::KeepsNothing));
         }
-        let entry = self.core.entry(key, value, None, self.core.began())?;
-        let _fence = self.core.flights.write(key.to_owned()).await;
+        let entry = self.core.entry(key, value, None, self.core.at_once())?;
+        let _fence = self.core.flights.write(key).await;
         self.core.forget_error(key);
         let outcome = self.core.store.set(key, entry).await;
         match &outcome {
@@ -245,7 +245,7 @@ impl<S: Store + 'static, L> Cache<S, L> {
         if self.core.policy.bypass {
             return Ok(());
         }
-        let _fence = self.core.flights.write(key.to_owned()).await;
+        let _fence = self.core.flights.write(key).await;
         self.core.forget_error(key);
         let outcome = self.core.store.remove(key).await;
         match &outcome {
@@ -329,18 +329,15 @@ impl<S: Store> Loader<S> {
 }
 
 /// A computation's answer in the engine's words.
-fn answer<V, Fut, C, E>(computation: Fut) -> BoxFuture<'static, Result<Computed<V>>>
+async fn answer<V, C, E>(computation: impl Future<Output = std::result::Result<C, E>>) -> Result<Computed<V>>
 where
-    Fut: Future<Output = Result<C, E>> + Send + 'static,
     C: Into<Computed<V>>,
     E: Into<Box<dyn StdError + Send + Sync>>,
 {
-    Box::pin(async {
-        match computation.await {
-            Ok(value) => Ok(value.into()),
-            Err(error) => Err(failed(error)),
-        }
-    })
+    match computation.await {
+        Ok(value) => Ok(value.into()),
+        Err(error) => Err(failed(error)),
+    }
 }
 
 impl<S: Store, L: Clone> Clone for Cache<S, L> {

@@ -208,13 +208,13 @@ impl<S: Store> Core<S> {
             let servable = |entry: &Entry<S::Value>| {
                 judge(entry) <= Freshness::Stale && self.admits(flight, arrived, entry)
             };
-            let stands_in = |entry: &Entry<S::Value>| {
+            let stands_in = |entry: &Entry<S::Value>, fenced: bool| {
                 let serves = |life| self.policy.serves_on_error(life, self.clock.now());
-                impatient && self.left_of(flight, entry).is_some_and(serves) && !flight.is_fenced()
+                impatient && self.left_of(flight, entry).is_some_and(serves) && !fenced
             };
-            let enough = |state: &State<S::Value>| match state {
-                State::Refreshing(entry) => servable(entry) || stands_in(entry),
-                State::Loading(entry) => stands_in(entry),
+            let enough = |state: &State<S::Value>, fenced: bool| match state {
+                State::Refreshing(entry) => servable(entry) || stands_in(entry, fenced),
+                State::Loading(entry) => stands_in(entry, fenced),
                 State::Running | State::Landed(_) => false,
             };
             let shown = flight.shows(enough);

@@ -147,7 +147,14 @@ impl Jitter {
         whole((ttl.as_nanos() * u128::from(self.0)) >> 32)
     }
 
+    pub(crate) const fn is_none(self) -> bool {
+        self.0 == 0
+    }
+
     fn shorten(self, ttl: Duration, chance: u64) -> Duration {
+        if self.is_none() {
+            return ttl;
+        }
         // At most 2^96 * 2^32: the product of a duration in nanoseconds and a fraction fits.
         let most = (ttl.as_nanos() * u128::from(self.0)) >> 32;
         let cut = (most >> 32) * u128::from(chance >> 32)

@@ -61,8 +61,9 @@ pub(super) async fn computed<S: Store + 'static>(
     let started_at = begun.map_or_else(|| core.clock.now(), |begun| begun.at);
     let outcome = answer.and_then(|answer| {
         let unchanged = answer.value.is_none();
-        let entry = core.entry(ticket.key(), answer, held, started_at)?;
-        let took = core.clock.now().since(started_at);
+        let ended = core.clock.now();
+        let entry = core.entry(ticket.key(), answer, held, (started_at, ended))?;
+        let took = ended.since(started_at);
         if let Some(ahead) = &core.ahead {
             ahead.measured(ticket.key(), took);
         }

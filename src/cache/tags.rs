@@ -94,6 +94,12 @@ impl<S: Store> Core<S> {
         self.invalidations.begin(self.clock.now(), self.policy.skew)
     }
 
+    /// When something began and ended that takes no time.
+    pub(crate) fn at_once(&self) -> (Timestamp, Timestamp) {
+        let now = self.clock.now();
+        (self.invalidations.begin(now, self.policy.skew), now)
+    }
+
     /// The entry with the tags of its answer, and those that are a function of its value. `None` for `told`
     /// leaves the tags that it has.
     pub(crate) fn tagged(
@@ -128,6 +134,9 @@ impl<S: Store> Core<S> {
     /// What is left of the life of an entry that a flight holds, after whatever was invalidated since the
     /// flight could be joined; `None` if a tag of it was removed.
     pub(crate) fn left_of(&self, flight: &Flight<S::Value>, entry: &Entry<S::Value>) -> Option<Lifetime> {
+        if entry.tags().is_empty() {
+            return Some(entry.lifetime());
+        }
         flight.born().leaves(None, entry, self.clock.now())
     }
 
@@ -139,6 +148,9 @@ impl<S: Store> Core<S> {
         arrived: &Arc<Record>,
         entry: &Entry<S::Value>,
     ) -> bool {
+        if entry.tags().is_empty() {
+            return true;
+        }
         let now = self.clock.now();
         match flight.born().leaves(Some(arrived), entry, now) {
             Some(life) if life == entry.lifetime() => true,
@@ -204,9 +216,6 @@ impl Record {
         now: Timestamp,
     ) -> Option<Lifetime> {
         let (mut life, mut record) = (entry.lifetime(), self);
-        if entry.tags().is_empty() {
-            return Some(life);
-        }
         while !until.is_some_and(|until| Arc::ptr_eq(record, until)) {
             let Some(next) = record.next.get() else { break };
             let met = |tag: &Arc<str>| next.tags.iter().any(|invalidated| **invalidated == **tag);
@@ -273,7 +282,10 @@ impl Invalidations {
             } else {
                 now.as_nanos()
             };
-            self.began.fetch_max(began, Ordering::SeqCst);
+            // Most begin at an instant at which another has begun, and then nothing shared is written.
+            if self.began.load(Ordering::SeqCst) < began {
+                self.began.fetch_max(began, Ordering::SeqCst);
+            }
             // An invalidation that came in between may not have seen this beginning.
             if self.invalidated.load(Ordering::SeqCst) == before {
                 return Timestamp::from_nanos(began);

@@ -14,9 +14,25 @@ tokio::task_local! {
 
 /// Flights that compute together, and those inside whose computations they were begun.
 struct Link {
-    /// In the order of their addresses. Held, so that no later flight can stand at the same one.
-    flights: Box<[Arc<dyn Any + Send + Sync>]>,
+    /// Held, so that no later flight can stand at the same address.
+    flights: Together,
     outer: Vec<Arc<Link>>,
+}
+
+enum Together {
+    One(Arc<dyn Any + Send + Sync>),
+    /// In the order of their addresses.
+    Many(Box<[Arc<dyn Any + Send + Sync>]>),
+}
+
+impl Together {
+    fn contains(&self, wanted: usize) -> bool {
+        let address = |flight: &Arc<dyn Any + Send + Sync>| Arc::as_ptr(flight).addr();
+        match self {
+            Self::One(flight) => address(flight) == wanted,
+            Self::Many(flights) => flights.binary_search_by_key(&wanted, address).is_ok(),
+        }
+    }
 }
 
 /// The outermost flights that the present task computes for, to be handed on to a flight it begins.
@@ -33,7 +49,7 @@ impl Within {
         let mut outer: Vec<_> = withins.into_iter().filter_map(|within| within.0).collect();
         outer.sort_unstable_by_key(|link| Arc::as_ptr(link).addr());
         outer.dedup_by(|one, other| Arc::ptr_eq(one, other));
-        Self((!outer.is_empty()).then(|| Arc::new(Link { flights: Box::default(), outer })))
+        Self((!outer.is_empty()).then(|| Arc::new(Link { flights: Together::Many(Box::default()), outer })))
     }
 
     /// Runs `work` inside these flights.
@@ -45,9 +61,19 @@ impl Within {
     }
 
     /// These flights, and within them the flights of a computation that begins.
-    pub(super) fn and<V: Send + Sync + 'static>(self, flights: impl Iterator<Item = Arc<Flight<V>>>) -> Self {
-        let mut flights: Box<[Arc<dyn Any + Send + Sync>]> = flights.map(|flight| flight as _).collect();
-        flights.sort_unstable_by_key(|flight| Arc::as_ptr(flight).addr());
+    pub(super) fn and<V>(self, mut flights: impl ExactSizeIterator<Item = Arc<Flight<V>>>) -> Self
+    where
+        V: Send + Sync + 'static,
+    {
+        let one = if flights.len() == 1 { flights.next() } else { None };
+        let flights = one.map_or_else(
+            || {
+                let mut many: Box<[Arc<dyn Any + Send + Sync>]> = flights.map(|flight| flight as _).collect();
+                many.sort_unstable_by_key(|flight| Arc::as_ptr(flight).addr());
+                Together::Many(many)
+            },
+            |flight| Together::One(flight),
+        );
         Self(Some(Arc::new(Link { flights, outer: self.0.into_iter().collect() })))
     }
 
@@ -63,8 +89,7 @@ impl Within {
         // Computations that were gathered may have outer ones in common.
         let mut seen = HashSet::new();
         while let Some(link) = next.pop() {
-            let addresses = |flight: &Arc<dyn Any + Send + Sync>| Arc::as_ptr(flight).addr();
-            if link.flights.binary_search_by_key(&wanted, addresses).is_ok() {
+            if link.flights.contains(wanted) {
                 return true;
             }
             if link.outer.len() < 2 {
