@@ -283,14 +283,13 @@ impl<O, V: Clone> Slot<O, V> {
 /// What goes on with the keys of a shard.
 struct Table<O, V> {
     slots: HashTable<Slot<O, V>>,
-    /// The hashes of the keys whose writes have begun and not ended. Most writes meet no flight, and leave no more
-    /// behind than this.
-    writing: Vec<u64>,
+    /// The keys, with their hashes, whose writes have begun and not ended, as often as they are written at once.
+    writing: HashTable<(u64, O)>,
 }
 
 impl<O, V> Default for Table<O, V> {
     fn default() -> Self {
-        Self { slots: HashTable::new(), writing: Vec::new() }
+        Self { slots: HashTable::new(), writing: HashTable::new() }
     }
 }
 
@@ -300,6 +299,26 @@ impl<O, V: Clone> Table<O, V> {
         O: Borrow<K>,
     {
         self.slots.find(hash, |slot| slot.key.borrow() == key)
+    }
+
+    fn begin_write(&mut self, key: O, hash: u64) {
+        self.writing.insert_unique(hash, (hash, key), |(hash, _)| *hash);
+    }
+
+    /// One write of `key` less.
+    fn end_write<K: Eq + ?Sized>(&mut self, key: &K, hash: u64) -> Option<O>
+    where
+        O: Borrow<K>,
+    {
+        let found = self.writing.find_entry(hash, |(_, owned)| owned.borrow() == key).ok()?;
+        Some(found.remove().0.1)
+    }
+
+    fn is_written<K: Eq + ?Sized>(&self, key: &K, hash: u64) -> bool
+    where
+        O: Borrow<K>,
+    {
+        !self.writing.is_empty() && self.writing.find(hash, |(_, owned)| owned.borrow() == key).is_some()
     }
 
     /// Changes the slot of `key`, if there is one, and drops it if nothing goes on there any more.
@@ -371,15 +390,14 @@ impl<O: Hash + Eq, V: Clone> Flights<O, V> {
     {
         let hash = self.hasher.hash_one(key);
         let mut shard = self.shard(hash);
-        let table = &mut *shard;
+        let written = shard.is_written(key, hash) || self.clearing.load(Ordering::SeqCst) > 0;
         let begin = |fenced: bool| {
-            let fenced =
-                fenced || table.writing.contains(&hash) || self.clearing.load(Ordering::SeqCst) > 0;
+            let fenced = fenced || written;
             let flight = Arc::new(Flight::new(fenced, Arc::clone(arrived), hash));
             flight.callers.fetch_add(1, Ordering::SeqCst);
             flight
         };
-        if let Some(slot) = table.slots.find_mut(hash, |slot| slot.key.borrow() == key) {
+        if let Some(slot) = shard.slots.find_mut(hash, |slot| slot.key.borrow() == key) {
             if let Some(flight) = &slot.flight {
                 flight.callers.fetch_add(1, Ordering::SeqCst);
                 return Joined::Follow(Arc::clone(flight));
@@ -390,7 +408,7 @@ impl<O: Hash + Eq, V: Clone> Flights<O, V> {
         }
         let flight = begin(false);
         let slot = Slot { key: key.to_owned(), flight: Some(Arc::clone(&flight)), storing: Vec::new() };
-        table.slots.insert_unique(hash, slot, |slot| self.hasher.hash_one(&slot.key));
+        shard.slots.insert_unique(hash, slot, |slot| self.hasher.hash_one(&slot.key));
         Joined::Lead(flight)
     }
 
@@ -421,10 +439,11 @@ impl<O: Hash + Eq, V: Clone> Flights<O, V> {
     fn begin_write<K>(&self, key: &K, hash: u64) -> Vec<Arc<Flight<V>>>
     where
         O: Borrow<K>,
-        K: Eq + ?Sized,
+        K: Eq + ToOwned<Owned = O> + ?Sized,
     {
+        let owned = key.to_owned();
         let mut shard = self.shard(hash);
-        shard.writing.push(hash);
+        shard.begin_write(owned, hash);
         let before = shard.change(key, hash, |slot| {
             slot.overtake();
             slot.storing.clone()
@@ -439,10 +458,11 @@ impl<O: Hash + Eq, V: Clone> Flights<O, V> {
         K: Eq + ?Sized,
     {
         let mut shard = self.shard(hash);
-        if let Some(at) = shard.writing.iter().rposition(|writing| *writing == hash) {
-            shard.writing.swap_remove(at);
-        }
+        let written = shard.end_write(key, hash);
         shard.change(key, hash, Slot::overtake);
+        drop(shard);
+        // The caller's code, and not under the lock.
+        drop(written);
     }
 
     /// Overtakes every flight, and says which ones are storing.
@@ -462,7 +482,7 @@ impl<O: Hash + Eq, V: Clone> Flights<O, V> {
     pub(crate) async fn write<'a, K>(&'a self, key: &'a K) -> WriteGuard<'a, K, O, V>
     where
         O: Borrow<K>,
-        K: Hash + Eq + ?Sized,
+        K: Hash + Eq + ToOwned<Owned = O> + ?Sized,
     {
         let (before, guard) = self.fence(key);
         for flight in before {
@@ -478,7 +498,7 @@ impl<O: Hash + Eq, V: Clone> Flights<O, V> {
     ) -> Vec<WriteGuard<'a, K, O, V>>
     where
         O: Borrow<K>,
-        K: Hash + Eq + ?Sized + 'a,
+        K: Hash + Eq + ToOwned<Owned = O> + ?Sized + 'a,
     {
         let mut before = Vec::new();
         let mut guards = Vec::with_capacity(keys.size_hint().0);
@@ -496,7 +516,7 @@ impl<O: Hash + Eq, V: Clone> Flights<O, V> {
     fn fence<'a, K>(&'a self, key: &'a K) -> (Vec<Arc<Flight<V>>>, WriteGuard<'a, K, O, V>)
     where
         O: Borrow<K>,
-        K: Hash + Eq + ?Sized,
+        K: Hash + Eq + ToOwned<Owned = O> + ?Sized,
     {
         let hash = self.hasher.hash_one(key);
         (self.begin_write(key, hash), WriteGuard { flights: self, key, hash })
