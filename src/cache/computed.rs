@@ -21,7 +21,8 @@ use std::time::Duration;
 pub struct Computed<V> {
     /// `None` when the entry that the computation was given still holds.
     pub(crate) value: Option<V>,
-    pub(crate) terms: Terms,
+    /// Rare, so that an answer is as cheap to hand on as its value.
+    terms: Option<Box<Terms>>,
 }
 
 /// What an answer says for itself; what it leaves out the cache decides.
@@ -52,7 +53,7 @@ pub(crate) enum Keep {
 impl<V> Computed<V> {
     /// This value.
     pub fn new(value: V) -> Self {
-        Self { value: Some(value), terms: Terms::default() }
+        Self { value: Some(value), terms: None }
     }
 
     /// The value of the entry that the computation was given still holds: its life begins anew, with its
@@ -64,44 +65,53 @@ impl<V> Computed<V> {
     /// A computation of many keys is given keys only. Its answer stands for the entry that was found, which is then written
     /// whole, with the others of the batch.
     pub fn unchanged() -> Self {
-        Self { value: None, terms: Terms::default() }
+        Self { value: None, terms: None }
     }
 
     /// Fresh for this long, counted from the end of the computation, instead of the cache's ttl. Zero is
     /// allowed here: the value is stored, and fresh at that one instant.
     pub fn ttl(mut self, ttl: Duration) -> Self {
-        self.terms.ttl = Some(Ttl::For(ttl));
+        self.terms_mut().ttl = Some(Ttl::For(ttl));
         self
     }
 
     /// Fresh for ever.
     pub fn no_expiration(mut self) -> Self {
-        self.terms.ttl = Some(Ttl::Never);
+        self.terms_mut().ttl = Some(Ttl::Never);
         self
     }
 
     /// Served stale for this long after the end of freshness, instead of the cache's window.
     pub fn stale(mut self, window: Duration) -> Self {
-        self.terms.stale = Some(window);
+        self.terms_mut().stale = Some(window);
         self
     }
 
     /// Kept for this long after the end of freshness for the case that a computation fails.
     pub fn keep_stale_on_error(mut self, age: Duration) -> Self {
-        self.terms.keep = Some(Keep::For(age));
+        self.terms_mut().keep = Some(Keep::For(age));
         self
     }
 
     /// A validator to be had from the entry next time, such as an ETag; opaque to larder.
     pub fn version(mut self, version: impl Into<Arc<str>>) -> Self {
-        self.terms.version = Some(version.into());
+        self.terms_mut().version = Some(version.into());
         self
     }
 
     /// The tags of the entry, in this order.
     pub fn tags<T: Into<Arc<str>>>(mut self, tags: impl IntoIterator<Item = T>) -> Self {
-        self.terms.tags = Some(tags.into_iter().map(Into::into).collect());
+        self.terms_mut().tags = Some(tags.into_iter().map(Into::into).collect());
         self
+    }
+
+    /// The value, and what the answer says for itself.
+    pub(crate) fn into_parts(self) -> (Option<V>, Option<Box<Terms>>) {
+        (self.value, self.terms)
+    }
+
+    fn terms_mut(&mut self) -> &mut Terms {
+        self.terms.get_or_insert_default()
     }
 }
 

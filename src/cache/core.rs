@@ -10,7 +10,7 @@ use foldhash::quality::FixedState;
 
 use crate::cache::ahead::Ahead;
 use crate::cache::background::Background;
-use crate::cache::computed::Computed;
+use crate::cache::computed::{Computed, Terms};
 use crate::cache::errors::Errors;
 use crate::cache::event::{EventKind, Listener};
 use crate::cache::flight::{Flight, Flights, Joined, Landing};
@@ -45,7 +45,7 @@ pub(crate) struct Core<S: Store> {
     pub(crate) errors: Option<Errors<Owned<S>>>,
     /// The places of loads, if they are limited (E21).
     pub(crate) places: Option<Places>,
-    /// Spreads deadlines: a hash of key and instant is all the chance that jitter needs.
+    /// Spreads deadlines.
     pub(crate) chance: FixedState,
 }
 
@@ -126,14 +126,22 @@ impl<S: Store> Core<S> {
         held: Option<&Entry<S::Value>>,
         (began, ended): (Timestamp, Timestamp),
     ) -> Result<Entry<S::Value>> {
-        let Computed { value, mut terms } = answer;
+        let (value, terms) = answer.into_parts();
+        let value = match value {
+            // Nothing is special about most answers.
+            Some(value) if terms.is_none() && self.takes_as_they_are() => {
+                let chance = self.chance(key, began);
+                return Ok(Entry::new(value, self.policy.lifetime(began, ended, &Terms::default(), chance)));
+            }
+            value => value,
+        };
+        let mut terms = terms.map_or_else(Terms::default, |terms| *terms);
         if let (Some(negative), Some(ttl)) = (&self.negative, self.policy.trouble.negative_ttl)
             && let Some(value) = value.as_ref().or(held.map(Entry::value))
         {
             terms = negative.terms(value, ttl, terms);
         }
-        let chance = if self.policy.jitter.is_none() { 0 } else { self.chance.hash_one((key, began)) };
-        let life = self.policy.lifetime(began, ended, &terms, chance);
+        let life = self.policy.lifetime(began, ended, &terms, self.chance(key, began));
         if let Some(ahead) = &self.ahead {
             ahead.born(key, life, ended);
         }
@@ -149,6 +157,16 @@ impl<S: Store> Core<S> {
             entry = entry.with_version(version);
         }
         self.tagged(entry, terms.tags)
+    }
+
+    /// Whether a plain answer gains no terms and tags by its value, and is not noted for an early refresh.
+    const fn takes_as_they_are(&self) -> bool {
+        self.negative.is_none() && self.tags_of.0.is_none() && self.ahead.is_none()
+    }
+
+    /// A hash of key and instant is all the chance that jitter needs.
+    fn chance(&self, key: &S::Key, began: Timestamp) -> u64 {
+        if self.policy.jitter.is_none() { 0 } else { self.chance.hash_one((key, began)) }
     }
 
     /// The error with which the computation of `key` counts as failed now (E17).

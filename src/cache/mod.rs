@@ -228,6 +228,10 @@ impl<S: Store + 'static, L> Cache<S, L> {
             return Ok(SetOutcome::Refused(Refusal::KeepsNothing));
         }
         let entry = self.core.entry(key, value, None, self.core.at_once())?;
+        self.put(key, entry).await
+    }
+
+    async fn put(&self, key: &S::Key, entry: Entry<S::Value>) -> Result<SetOutcome> {
         let _fence = self.core.flights.write(key).await;
         self.core.forget_error(key);
         let outcome = self.core.store.set(key, entry).await;

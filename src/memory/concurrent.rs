@@ -13,7 +13,7 @@ use crate::key::{Key, Value};
 use crate::memory::policy::{DefaultPolicy, Policy};
 use crate::memory::removal::{Cause, Departed, Listener};
 use crate::memory::scales::Scales;
-use crate::memory::shard::{Shard, Write};
+use crate::memory::shard::{Set, Shard, Write};
 use crate::store::{ClearPrefix, Evict, Refusal, SetOutcome, Store};
 use crate::sync::RwLock;
 use crate::weigh::Weigher;
@@ -162,12 +162,19 @@ impl<K: Key + ?Sized, V: Value, P: Policy> Memory<K, V, P> {
         }
         let write = Write { key, hash, weight, scales: self.scales.as_ref() };
         let own = self.index(hash);
-        let mut given = Some(entry);
-        while let Some(entry) = given {
-            given = self.shards[own].0.write().set(&write, entry, &mut departed);
-            if given.is_some() {
+        let mut entry = Some(entry);
+        loop {
+            let set = self.shards[own].0.write().set(&write, &mut entry, &mut departed);
+            match set {
+                Set::Inserted => break,
+                Set::Replaced => {
+                    if let (Some(before), Some(_)) = (entry, &self.listener) {
+                        departed.push_asked(before, Cause::Replaced);
+                    }
+                    break;
+                }
                 // The own shard is empty now, so the weight is elsewhere. Locks are held one at a time.
-                self.evict_from(own + 1, &mut departed);
+                Set::NoRoom => _ = self.evict_from(own + 1, &mut departed),
             }
         }
         departed.report(self.listener.as_ref());

@@ -28,6 +28,14 @@ pub(super) struct Write<'a, K: ?Sized, V> {
     pub(super) scales: Option<&'a Scales<K, V>>,
 }
 
+/// What became of a write.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Set {
+    Inserted,
+    Replaced,
+    NoRoom,
+}
+
 impl<K: Key + ?Sized, V, P: Policy> Shard<K, V, P> {
     /// Room for `capacity` entries, one at least; none of it is allocated yet.
     pub(super) fn new(capacity: usize) -> Self {
@@ -46,23 +54,28 @@ impl<K: Key + ?Sized, V, P: Policy> Shard<K, V, P> {
         Some(&body.entry)
     }
 
-    /// Stores `entry`, giving up others of this shard as needed. Hands it back if the shard is empty and
-    /// other shards hold too much of the weight; the key is then absent.
+    /// Stores the entry, giving up others of this shard as needed. If it takes the place of another, that is in
+    /// `entry` now; it is left there if the shard is empty and other shards hold too much of the weight: the key
+    /// is then absent.
+    #[inline]
     pub(super) fn set(
         &mut self,
         write: &Write<'_, K, V>,
-        entry: Entry<V>,
+        entry: &mut Option<Entry<V>>,
         departed: &mut Departed<'_, K, V>,
-    ) -> Option<Entry<V>> {
+    ) -> Set {
         let key = match self.find(write.key, write.hash) {
             None => write.key.to_owned(),
             Some(slot) => {
                 let body = self.slab.body_mut(slot);
                 if write.scales.is_none_or(|scales| scales.exchange(body.weight, write.weight)) {
                     body.weight = write.weight;
-                    departed.push_asked(std::mem::replace(&mut body.entry, entry), Cause::Replaced);
+                    if let Some(entry) = entry {
+                        // In place: what is moved twice is waited for.
+                        std::mem::swap(&mut body.entry, entry);
+                    }
                     P::hit(self.slab.touch(slot), || self.slab.tick());
-                    return None;
+                    return Set::Replaced;
                 }
                 let body = self.take(slot, write.scales);
                 departed.push_asked(body.entry, Cause::Replaced);
@@ -71,10 +84,11 @@ impl<K: Key + ?Sized, V, P: Policy> Shard<K, V, P> {
         };
         while !write.scales.is_none_or(|scales| scales.reserve(write.weight)) {
             if !self.evict(write.scales, departed) {
-                return Some(entry);
+                return Set::NoRoom;
             }
         }
         while self.len() >= self.capacity && self.evict(write.scales, departed) {}
+        let Some(entry) = entry.take() else { return Set::Inserted };
         let hash = half(write.hash);
         let body = Body {
             key,
@@ -88,7 +102,7 @@ impl<K: Key + ?Sized, V, P: Policy> Shard<K, V, P> {
         let slot = self.slab.insert(body, self.capacity);
         self.table.insert_unique(spread(hash), slot, |slot| spread(self.slab.body(*slot).hash));
         self.policy.insert(&mut self.slab, slot);
-        None
+        Set::Inserted
     }
 
     pub(super) fn remove(

@@ -32,9 +32,11 @@ impl Base {
         began: Timestamp,
     ) -> Result<Entry<u64>> {
         let (policy, ended) = (&self.core.policy, self.core.clock.now());
-        let terms = match answer.value.or(held.map(|held| *held.value())) {
-            Some(value) => &self.terms(value, answer.terms.clone()),
-            None => &answer.terms,
+        let (value, own) = answer.into_parts();
+        let own = own.map_or_else(Terms::default, |own| *own);
+        let terms = match value.or(held.map(|held| *held.value())) {
+            Some(value) => &self.terms(value, own.clone()),
+            None => &own,
         };
         let began = if self.has(Bug::CreatedAtTheEnd) { ended } else { began };
         let ended = if self.has(Bug::DeadlinesFromTheStart) { began } else { ended };
@@ -64,17 +66,17 @@ impl Base {
                 life = Lifetime::new(began, fresh, stale, keep);
             }
         }
-        let mut entry = match (answer.value, held) {
+        let mut entry = match (value, held) {
             (Some(value), _) => Entry::new(value, life),
             (None, Some(held)) if self.has(Bug::UnchangedLosesVersion) => Entry::new(*held.value(), life),
             (None, Some(held)) if self.has(Bug::UnchangedNotRenewed) => held.clone(),
             (None, Some(held)) => held.clone().with_lifetime(life),
             (None, None) => return Err(Error::new(ErrorKind::InvalidInput, "toy", Operation::Compute)),
         };
-        if let Some(version) = answer.terms.version.filter(|_| !self.has(Bug::VersionLost)) {
+        if let Some(version) = own.version.filter(|_| !self.has(Bug::VersionLost)) {
             entry = entry.with_version(version);
         }
-        if let Some(tags) = answer.terms.tags.filter(|_| !self.has(Bug::TagsLost)) {
+        if let Some(tags) = own.tags.filter(|_| !self.has(Bug::TagsLost)) {
             entry = entry.with_tags(tags);
         }
         Ok(entry)
