@@ -119,6 +119,7 @@ impl<S: Store> Core<S> {
     }
 
     /// An entry of the answer of a computation that ran from the first instant to the second.
+    #[inline]
     pub(crate) fn entry(
         &self,
         key: &S::Key,
@@ -126,16 +127,27 @@ impl<S: Store> Core<S> {
         held: Option<&Entry<S::Value>>,
         (began, ended): (Timestamp, Timestamp),
     ) -> Result<Entry<S::Value>> {
-        let (value, terms) = answer.into_parts();
-        let value = match value {
+        match answer.into_parts() {
             // Nothing is special about most answers.
-            Some(value) if terms.is_none() && self.takes_as_they_are() => {
+            (Some(value), None) if self.takes_as_they_are() => {
                 let chance = self.chance(key, began);
-                return Ok(Entry::new(value, self.policy.lifetime(began, ended, &Terms::default(), chance)));
+                Ok(Entry::new(value, self.policy.lifetime(began, ended, &Terms::default(), chance)))
             }
-            value => value,
-        };
-        let mut terms = terms.map_or_else(Terms::default, |terms| *terms);
+            (value, terms) => {
+                let terms = terms.map_or_else(Terms::default, |terms| *terms);
+                self.special_entry(key, value, terms, held, (began, ended))
+            }
+        }
+    }
+
+    fn special_entry(
+        &self,
+        key: &S::Key,
+        value: Option<S::Value>,
+        mut terms: Terms,
+        held: Option<&Entry<S::Value>>,
+        (began, ended): (Timestamp, Timestamp),
+    ) -> Result<Entry<S::Value>> {
         if let (Some(negative), Some(ttl)) = (&self.negative, self.policy.trouble.negative_ttl)
             && let Some(value) = value.as_ref().or(held.map(Entry::value))
         {

@@ -242,8 +242,12 @@ impl<V: Clone> Flight<V> {
         self.changed.notify_waiters();
     }
 
-    async fn landed(&self) {
-        self.shows(|_, _| false).await;
+}
+
+/// Waits until all of these are over.
+pub(crate) async fn landed<V: Clone>(flights: Vec<Arc<Flight<V>>>) {
+    for flight in flights {
+        flight.shows(|_, _| false).await;
     }
 }
 
@@ -478,20 +482,8 @@ impl<O: Hash + Eq, V: Clone> Flights<O, V> {
         storing
     }
 
-    /// Fences `key` while the guard lives, and waits until no earlier result is on its way to the store.
-    pub(crate) async fn write<'a, K>(&'a self, key: &'a K) -> WriteGuard<'a, K, O, V>
-    where
-        O: Borrow<K>,
-        K: Hash + Eq + ToOwned<Owned = O> + ?Sized,
-    {
-        let (before, guard) = self.fence(key);
-        for flight in before {
-            flight.landed().await;
-        }
-        guard
-    }
-
-    /// The same for each of these keys. All are fenced before the first is waited for.
+    /// Fences each of these keys while its guard lives, and waits until no earlier result is on its way to the store.
+    /// All are fenced before the first is waited for.
     pub(crate) async fn write_many<'a, K>(
         &'a self,
         keys: impl Iterator<Item = &'a K>,
@@ -507,13 +499,14 @@ impl<O: Hash + Eq, V: Clone> Flights<O, V> {
             before.append(&mut storing);
             guards.push(guard);
         }
-        for flight in before {
-            flight.landed().await;
-        }
+        landed(before).await;
         guards
     }
 
-    fn fence<'a, K>(&'a self, key: &'a K) -> (Vec<Arc<Flight<V>>>, WriteGuard<'a, K, O, V>)
+    /// Fences `key` while the guard lives. The flights that are storing an earlier result must have [`landed`]
+    /// before the write goes to the store.
+    #[inline]
+    pub(crate) fn fence<'a, K>(&'a self, key: &'a K) -> (Vec<Arc<Flight<V>>>, WriteGuard<'a, K, O, V>)
     where
         O: Borrow<K>,
         K: Hash + Eq + ToOwned<Owned = O> + ?Sized,
@@ -526,9 +519,7 @@ impl<O: Hash + Eq, V: Clone> Flights<O, V> {
     pub(crate) async fn write_all(&self) -> ClearGuard<'_, O, V> {
         self.clearing.fetch_add(1, Ordering::SeqCst);
         let guard = ClearGuard(self);
-        for flight in self.overtake_all() {
-            flight.landed().await;
-        }
+        landed(self.overtake_all()).await;
         guard
     }
 

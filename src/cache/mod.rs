@@ -53,6 +53,7 @@ use crate::time::Timestamp;
 use answers::failed;
 use background::Alive;
 use core::Core;
+use flight::landed;
 use load::{Compute, Owned};
 
 /// A cache over any stack: fresh values from the store, one computation for the rest.
@@ -228,11 +229,10 @@ impl<S: Store + 'static, L> Cache<S, L> {
             return Ok(SetOutcome::Refused(Refusal::KeepsNothing));
         }
         let entry = self.core.entry(key, value, None, self.core.at_once())?;
-        self.put(key, entry).await
-    }
-
-    async fn put(&self, key: &S::Key, entry: Entry<S::Value>) -> Result<SetOutcome> {
-        let _fence = self.core.flights.write(key).await;
+        let (before, _fence) = self.core.flights.fence(key);
+        if !before.is_empty() {
+            landed(before).await;
+        }
         self.core.forget_error(key);
         let outcome = self.core.store.set(key, entry).await;
         match &outcome {
@@ -249,7 +249,8 @@ impl<S: Store + 'static, L> Cache<S, L> {
         if self.core.policy.bypass {
             return Ok(());
         }
-        let _fence = self.core.flights.write(key).await;
+        let (before, _fence) = self.core.flights.fence(key);
+        landed(before).await;
         self.core.forget_error(key);
         let outcome = self.core.store.remove(key).await;
         match &outcome {

@@ -40,6 +40,7 @@ pub(crate) struct Policy {
 impl Policy {
     /// The lifetime of a value whose computation began and ended at these instants: deadlines count from
     /// the end (E13). `chance` is uniform and spreads the deadlines by the jitter.
+    #[inline]
     pub(crate) fn lifetime(
         &self,
         began: Timestamp,

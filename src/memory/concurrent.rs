@@ -146,9 +146,10 @@ impl<K: Key + ?Sized, V: Value, P: Policy> Memory<K, V, P> {
         Self { shards: shards(count, self.max_entries), ..self }
     }
 
-    fn put(&self, key: &K, entry: Entry<V>) -> SetOutcome {
+    /// What `entry` held before is left in it, if the key had one.
+    fn put(&self, key: &K, entry: &mut Option<Entry<V>>) -> SetOutcome {
         // The weigher runs before anything is locked or changed: it may panic.
-        let weight = Evict::weigh(self, key, &entry);
+        let weight = entry.as_ref().map_or(0, |entry| Evict::weigh(self, key, entry));
         let max_weight = self.max_weight();
         if self.max_entries == 0 || max_weight == Some(0) {
             return SetOutcome::Refused(Refusal::KeepsNothing);
@@ -162,13 +163,12 @@ impl<K: Key + ?Sized, V: Value, P: Policy> Memory<K, V, P> {
         }
         let write = Write { key, hash, weight, scales: self.scales.as_ref() };
         let own = self.index(hash);
-        let mut entry = Some(entry);
         loop {
-            let set = self.shards[own].0.write().set(&write, &mut entry, &mut departed);
+            let set = self.shards[own].0.write().set(&write, entry, &mut departed);
             match set {
                 Set::Inserted => break,
                 Set::Replaced => {
-                    if let (Some(before), Some(_)) = (entry, &self.listener) {
+                    if let (Some(before), Some(_)) = (entry.take(), &self.listener) {
                         departed.push_asked(before, Cause::Replaced);
                     }
                     break;
@@ -235,7 +235,7 @@ impl<K: Key + ?Sized, V: Value, P: Policy> Store for Memory<K, V, P> {
     }
 
     async fn set(&self, key: &K, entry: Entry<V>) -> Result<SetOutcome> {
-        Ok(self.put(key, entry))
+        Ok(self.put(key, &mut Some(entry)))
     }
 
     async fn remove(&self, key: &K) -> Result<()> {
