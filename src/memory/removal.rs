@@ -73,10 +73,16 @@ impl<'k, K: Key + ?Sized, V> Departed<'k, K, V> {
 
     /// Tells the listener of each, in the order in which they left. Every one is told even if the
     /// listener panics at one of them; the first panic goes on to the caller afterwards.
-    pub(super) fn report(self, listener: Option<&Listener<K, V>>) {
-        let Some(listener) = listener else { return };
+    #[inline]
+    pub(super) fn report(&mut self, listener: Option<&Listener<K, V>>) {
+        if let Some(listener) = listener {
+            self.tell(listener);
+        }
+    }
+
+    fn tell(&mut self, listener: &Listener<K, V>) {
         let mut panic: Option<Box<dyn Any + Send>> = None;
-        for gone in self.first.into_iter().chain(self.rest) {
+        for gone in self.first.take().into_iter().chain(self.rest.drain(..)) {
             let Some(key) = gone.key.as_ref().map(Borrow::borrow).or(self.asked) else { continue };
             let told = catch_unwind(AssertUnwindSafe(|| listener(key, &gone.entry, gone.cause)));
             if let (Err(payload), None) = (told, &panic) {

@@ -30,7 +30,14 @@ struct Window {
     limit: u32,
     /// So many keys share a stamp.
     unit: u32,
-    given_up: u64,
+    /// So many stamps is it long.
+    stamps: u32,
+    /// What the age grows by with each stamp.
+    step: u32,
+    /// The stamp of the keys that are given up now; wraps.
+    now: u32,
+    /// How many of these there were.
+    with_it: u32,
 }
 
 const WAYS: u32 = 8;
@@ -42,7 +49,7 @@ const HOT_BIT: u32 = 1 << STAMP_BITS;
 /// A window is so many stamps long; the other values of a stamp are for what has been dead for long.
 const STAMPS: u32 = 64;
 /// So many parts has a window, when ages of both places are compared.
-const SCALE: u64 = 1024;
+const SCALE: u32 = 1024;
 const EMPTY: u32 = 0;
 
 impl<const COLD: u32, const HOT: u32> Ghost<COLD, HOT> {
@@ -58,17 +65,19 @@ impl<const COLD: u32, const HOT: u32> Ghost<COLD, HOT> {
             Place::Hot => self.hot.next() | HOT_BIT,
         };
         let bucket = self.bucket(hash);
-        let place = bucket.clone().find(|cell| self.holds(*cell, hash));
-        let oldest = || bucket.max_by_key(|cell| self.age(self.cells[*cell]));
-        if let Some(cell) = place.or_else(oldest) {
-            self.cells[cell] = print(hash) << 16 | stamp;
+        let cells = &self.cells[bucket.clone()];
+        let own = cells.iter().position(|cell| *cell >> 16 == print(hash));
+        let oldest = || (0..cells.len()).max_by_key(|at| self.age(cells[*at]));
+        if let Some(at) = own.or_else(oldest) {
+            self.cells[bucket.start + at] = print(hash) << 16 | stamp;
         }
     }
 
     /// Forgets the key of `hash`; where it was when it was given up, if it is remembered.
     pub(super) fn recall(&mut self, hash: u32) -> Option<Place> {
-        let cell = self.bucket(hash).find(|cell| self.holds(*cell, hash))?;
-        let found = std::mem::replace(&mut self.cells[cell], EMPTY);
+        let bucket = self.bucket(hash);
+        let cell = self.cells[bucket].iter_mut().find(|cell| **cell >> 16 == print(hash))?;
+        let found = std::mem::replace(cell, EMPTY);
         let place = if found & HOT_BIT == 0 { Place::Cold } else { Place::Hot };
         (self.age(found) < u32::MAX).then_some(place)
     }
@@ -89,44 +98,36 @@ impl<const COLD: u32, const HOT: u32> Ghost<COLD, HOT> {
         first..(first + ways).min(self.cells.len())
     }
 
-    fn holds(&self, cell: usize, hash: u32) -> bool {
-        self.cells[cell] >> 16 == print(hash)
-    }
-
     /// In a measure that is the same for both places; the most if it is forgotten or nothing.
+    #[inline]
     fn age(&self, cell: u32) -> u32 {
-        match cell {
-            EMPTY => u32::MAX,
-            _ if cell & HOT_BIT == 0 => self.cold.age(cell & STAMP),
-            _ => self.hot.age(cell & STAMP),
-        }
+        let window = if cell & HOT_BIT == 0 { &self.cold } else { &self.hot };
+        if cell == EMPTY { u32::MAX } else { window.age(cell & STAMP) }
     }
 }
 
 impl Window {
     fn new(limit: u32) -> Self {
-        Self { limit, unit: limit.div_ceil(STAMPS).max(1), given_up: 0 }
+        let unit = limit.div_ceil(STAMPS).max(1);
+        let stamps = limit.div_ceil(unit);
+        Self { limit, unit, stamps, step: SCALE / stamps.max(1), now: 0, with_it: 0 }
     }
 
     /// The stamp of a key that is given up now.
     fn next(&mut self) -> u32 {
-        let stamp = self.now();
-        self.given_up += 1;
-        stamp
-    }
-
-    /// Wraps.
-    #[expect(clippy::cast_possible_truncation, reason = "a stamp has 15 bits")]
-    fn now(&self) -> u32 {
-        (self.given_up / u64::from(self.unit)) as u32 & STAMP
+        if self.with_it == self.unit {
+            self.now = (self.now + 1) & STAMP;
+            self.with_it = 0;
+        }
+        self.with_it += 1;
+        self.now
     }
 
     /// In parts of the window; the most if it is over.
-    fn age(&self, stamp: u32) -> u32 {
-        let stamps = self.now().wrapping_sub(stamp) & STAMP;
-        let keys = u64::from(stamps) * u64::from(self.unit);
-        let share = (keys * SCALE).checked_div(u64::from(self.limit)).filter(|share| *share < SCALE);
-        share.and_then(|share| u32::try_from(share).ok()).unwrap_or(u32::MAX)
+    #[inline]
+    const fn age(&self, stamp: u32) -> u32 {
+        let stamps = self.now.wrapping_sub(stamp) & STAMP;
+        if stamps < self.stamps { stamps * self.step } else { u32::MAX }
     }
 }
 
