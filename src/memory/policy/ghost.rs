@@ -20,8 +20,8 @@ pub(super) enum Place {
 pub(super) struct Ghost<const COLD: u32, const HOT: u32> {
     cells: Box<[u32]>,
     made_for: u32,
-    cold: Window,
-    hot: Window,
+    /// Of cold keys and of hot ones.
+    windows: [Window; 2],
 }
 
 /// Counts the keys of one place; a key is forgotten after `limit` others.
@@ -61,15 +61,15 @@ impl<const COLD: u32, const HOT: u32> Ghost<COLD, HOT> {
             *self = Self::for_held(held);
         }
         let stamp = match place {
-            Place::Cold => self.cold.next(),
-            Place::Hot => self.hot.next() | HOT_BIT,
+            Place::Cold => self.windows[0].next(),
+            Place::Hot => self.windows[1].next() | HOT_BIT,
         };
         let bucket = self.bucket(hash);
-        let cells = &self.cells[bucket.clone()];
-        let own = cells.iter().position(|cell| *cell >> 16 == print(hash));
-        let oldest = || (0..cells.len()).max_by_key(|at| self.age(cells[*at]));
-        if let Some(at) = own.or_else(oldest) {
-            self.cells[bucket.start + at] = print(hash) << 16 | stamp;
+        // Its own cell or else the oldest, and without a branch, as none could be foretold.
+        let rank = |cell: u32| if cell >> 16 == print(hash) { 1 << 32 } else { u64::from(self.age(cell)) };
+        let ranked = self.cells[bucket.clone()].iter().zip(bucket).map(|(cell, at)| (rank(*cell), at));
+        if let Some((_, at)) = ranked.reduce(|one, other| if one.0 > other.0 { one } else { other }) {
+            self.cells[at] = print(hash) << 16 | stamp;
         }
     }
 
@@ -88,7 +88,7 @@ impl<const COLD: u32, const HOT: u32> Ghost<COLD, HOT> {
         let hot = Window::new(held / 4 * HOT);
         let buckets = ((cold.limit + hot.limit) / ROOM.1 * ROOM.0).div_ceil(WAYS).max(1);
         let cells = vec![EMPTY; (buckets * WAYS) as usize].into();
-        Self { cells, made_for: held, cold, hot }
+        Self { cells, made_for: held, windows: [cold, hot] }
     }
 
     fn bucket(&self, hash: u32) -> std::ops::Range<usize> {
@@ -101,7 +101,7 @@ impl<const COLD: u32, const HOT: u32> Ghost<COLD, HOT> {
     /// In a measure that is the same for both places; the most if it is forgotten or nothing.
     #[inline]
     fn age(&self, cell: u32) -> u32 {
-        let window = if cell & HOT_BIT == 0 { &self.cold } else { &self.hot };
+        let window = &self.windows[(cell >> STAMP_BITS & 1) as usize];
         if cell == EMPTY { u32::MAX } else { window.age(cell & STAMP) }
     }
 }
