@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::hash::BuildHasher;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use foldhash::quality::RandomState;
@@ -13,7 +14,8 @@ use crate::key::{Key, Value};
 use crate::memory::policy::{DefaultPolicy, Policy};
 use crate::memory::removal::{Cause, Departed, Listener};
 use crate::memory::scales::Scales;
-use crate::memory::shard::{Set, Shard, Write};
+use crate::memory::front::{ASK, Front};
+use crate::memory::shard::{Around, Set, Shard, Write, half};
 use crate::store::{ClearPrefix, Evict, Refusal, SetOutcome, Store};
 use crate::sync::RwLock;
 use crate::weigh::Weigher;
@@ -69,12 +71,15 @@ pub struct Memory<K: Key + ?Sized, V, P: Policy = DefaultPolicy> {
     turn: AtomicUsize,
 }
 
-type Shards<K, V, P> = Box<[Line<RwLock<Shard<K, V, P>>>]>;
+type Shards<K, V, P> = Box<[Line<K, V, P>]>;
 
 /// A shard has its cache lines to itself (two, as they are fetched in pairs), so that the lock of one
 /// does not slow its neighbour's.
 #[repr(align(128))]
-struct Line<T>(T);
+struct Line<K: Key + ?Sized, V, P: Policy> {
+    front: Front<K, V, P>,
+    shard: RwLock<Shard<K, V, P>>,
+}
 
 impl<K: Key + ?Sized, V: Value> Memory<K, V> {
     /// Holds at most `max_entries` entries; zero keeps nothing, `usize::MAX` is no bound.
@@ -102,7 +107,7 @@ impl<K: Key + ?Sized, V: Value, P: Policy> Memory<K, V, P> {
     pub fn ordered_by<Q: Policy>(self) -> Memory<K, V, Q> {
         self.clear_all();
         Memory {
-            shards: shards(self.shards.len(), self.max_entries),
+            shards: shards(self.shards.len(), self.max_entries, ASK),
             hasher: self.hasher,
             max_entries: self.max_entries,
             scales: self.scales,
@@ -116,7 +121,7 @@ impl<K: Key + ?Sized, V: Value, P: Policy> Memory<K, V, P> {
     pub fn max_entries(self, max_entries: usize) -> Self {
         self.clear_all();
         let max_weight = self.scales.as_ref().map(Scales::max);
-        let shards = shards(shard_count(max_entries, max_weight), max_entries);
+        let shards = shards(shard_count(max_entries, max_weight), max_entries, ASK);
         Self { shards, max_entries, ..self }
     }
 
@@ -132,7 +137,7 @@ impl<K: Key + ?Sized, V: Value, P: Policy> Memory<K, V, P> {
     fn assemble(max_entries: usize, scales: Option<Scales<K, V>>) -> Self {
         let count = shard_count(max_entries, scales.as_ref().map(Scales::max));
         Self {
-            shards: shards(count, max_entries),
+            shards: shards(count, max_entries, ASK),
             hasher: RandomState::default(),
             max_entries,
             scales,
@@ -143,7 +148,13 @@ impl<K: Key + ?Sized, V: Value, P: Policy> Memory<K, V, P> {
 
     #[cfg(test)]
     pub(crate) fn in_shards(self, count: usize) -> Self {
-        Self { shards: shards(count, self.max_entries), ..self }
+        Self { shards: shards(count, self.max_entries, ASK), ..self }
+    }
+
+    /// Every hit that takes a lock asks for a place where it takes none, so that short histories come to that.
+    #[cfg(any(test, feature = "testkit"))]
+    pub(crate) fn eager(self) -> Self {
+        Self { shards: shards(self.shards.len(), self.max_entries, 1), ..self }
     }
 
     /// What `entry` held before is left in it, if the key had one.
@@ -161,10 +172,11 @@ impl<K: Key + ?Sized, V: Value, P: Policy> Memory<K, V, P> {
             departed.report(self.listener.as_ref());
             return SetOutcome::Refused(Refusal::TooLarge);
         }
-        let write = Write { key, hash, weight, scales: self.scales.as_ref() };
+        let write = Write { key, hash, weight };
         let own = self.index(hash);
+        let line = &self.shards[own];
         loop {
-            let set = self.shards[own].0.write().set(&write, entry, &mut departed);
+            let set = line.shard.write().set(&write, &self.around(line), entry, &mut departed);
             match set {
                 Set::Inserted => break,
                 Set::Replaced => {
@@ -181,33 +193,50 @@ impl<K: Key + ?Sized, V: Value, P: Policy> Memory<K, V, P> {
         SetOutcome::Stored
     }
 
-    fn take(&self, key: &K, hash: u64, cause: Cause, departed: &mut Departed<'_, K, V>) {
-        self.shard(hash).write().remove(key, hash, self.scales.as_ref(), cause, departed);
+    fn take(&self, key: &K, hash: u64, cause: Cause, departed: &mut Departed<'_, K, V, P>) {
+        let line = self.line(hash);
+        line.shard.write().remove(key, hash, &self.around(line), cause, departed);
     }
 
     fn clear_all(&self) {
-        self.clear_by(|shard, departed| shard.clear(self.scales.as_ref(), departed));
+        self.clear_by(Shard::clear);
     }
 
     /// Clears shard by shard, and reports each before it locks the next: the entries of one shard at a
     /// time are held beside the store.
-    fn clear_by(&self, clear: impl Fn(&mut Shard<K, V, P>, &mut Departed<'_, K, V>)) {
-        for shard in &self.shards {
+    fn clear_by(
+        &self,
+        clear: impl Fn(&mut Shard<K, V, P>, &Around<'_, K, V, P>, &mut Departed<'_, K, V, P>),
+    ) {
+        for line in &self.shards {
             let mut departed = Departed::of_any();
-            clear(&mut shard.0.write(), &mut departed);
+            clear(&mut line.shard.write(), &self.around(line), &mut departed);
             departed.report(self.listener.as_ref());
         }
     }
 
     /// Gives up one entry of the first shard that has any, in the order from `start`.
-    fn evict_from(&self, start: usize, departed: &mut Departed<'_, K, V>) -> bool {
+    fn evict_from(&self, start: usize, departed: &mut Departed<'_, K, V, P>) -> bool {
         let count = self.shards.len();
         (0..count).any(|step| {
-            self.shards[start.wrapping_add(step) & (count - 1)]
-                .0
-                .write()
-                .evict(self.scales.as_ref(), departed)
+            let line = &self.shards[start.wrapping_add(step) & (count - 1)];
+            line.shard.write().evict(&self.around(line), departed)
         })
+    }
+
+    /// Moves an entry that was read to where readers take no lock, if its cell is to be had. Whoever reads does not
+    /// wait for that.
+    #[cold]
+    fn promote(&self, line: &Line<K, V, P>, key: &K, hash: u64) {
+        if line.front.yields(half(hash)) {
+            let left = line.shard.try_write().and_then(|mut shard| shard.promote(key, hash, &line.front));
+            // Now that the lock is free.
+            drop(left);
+        }
+    }
+
+    fn around<'a>(&'a self, line: &'a Line<K, V, P>) -> Around<'a, K, V, P> {
+        Around { scales: self.scales.as_ref(), front: &line.front }
     }
 
     fn max_weight(&self) -> Option<u64> {
@@ -221,8 +250,8 @@ impl<K: Key + ?Sized, V: Value, P: Policy> Memory<K, V, P> {
     }
 
     #[inline]
-    fn shard(&self, hash: u64) -> &RwLock<Shard<K, V, P>> {
-        &self.shards[self.index(hash)].0
+    fn line(&self, hash: u64) -> &Line<K, V, P> {
+        &self.shards[self.index(hash)]
     }
 }
 
@@ -253,11 +282,21 @@ impl<K: Key + ?Sized, V: Value, P: Policy> Store for Memory<K, V, P> {
     #[inline]
     fn peek_with<R>(&self, key: &K, read: impl FnOnce(&Entry<V>) -> R) -> Option<R> {
         let hash = self.hasher.hash_one(key);
-        self.shard(hash).read().read(key, hash).map(read)
+        let line = self.line(hash);
+        match line.front.read(key, half(hash), read) {
+            Ok(shown) => Some(shown),
+            Err(read) => {
+                let shown = line.shard.read().read(key, hash).map(read)?;
+                if line.front.counts() {
+                    self.promote(line, key, hash);
+                }
+                Some(shown)
+            }
+        }
     }
 
     fn len(&self) -> Option<u64> {
-        Some(self.shards.iter().map(|shard| shard.0.read().len() as u64).sum())
+        Some(self.shards.iter().map(|line| line.shard.read().len() as u64).sum())
     }
 
     fn weight(&self) -> Option<u64> {
@@ -296,8 +335,8 @@ impl<K: Key + ?Sized, V: Value, P: Policy> Evict for Memory<K, V, P> {
 impl<V: Value, P: Policy> ClearPrefix for Memory<str, V, P> {
     /// Looks at every key: time in proportion to what the store holds.
     async fn clear_prefix(&self, prefix: &str) -> Result<()> {
-        self.clear_by(|shard, departed| {
-            shard.clear_where(|key| key.starts_with(prefix), self.scales.as_ref(), departed);
+        self.clear_by(|shard, around, departed| {
+            shard.clear_where(|key| key.starts_with(prefix), around, departed);
         });
         Ok(())
     }
@@ -347,7 +386,14 @@ fn shard_count(max_entries: usize, max_weight: Option<u64>) -> usize {
 }
 
 /// `count` shards whose capacities differ by one at most and make up `max_entries`.
-fn shards<K: Key + ?Sized, V, P: Policy>(count: usize, max_entries: usize) -> Shards<K, V, P> {
+fn shards<K: Key + ?Sized, V, P: Policy>(count: usize, max_entries: usize, ask: u32) -> Shards<K, V, P> {
     let capacity = |index| max_entries / count + usize::from(index < max_entries % count);
-    (0..count).map(|index| Line(RwLock::new(Shard::new(capacity(index))))).collect()
+    let line = |index| {
+        let ticks = Arc::default();
+        Line {
+            front: Front::new(capacity(index), ask, Arc::clone(&ticks)),
+            shard: RwLock::new(Shard::new(capacity(index), ticks)),
+        }
+    };
+    (0..count).map(line).collect()
 }

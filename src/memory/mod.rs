@@ -5,6 +5,7 @@
 //! ever runs under a lock of theirs; what leaves them is reported and dropped after the lock is gone.
 
 mod concurrent;
+mod front;
 mod lru;
 pub mod policy;
 mod removal;

@@ -4,8 +4,13 @@ use std::any::Any;
 use std::borrow::Borrow;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
+use sdd::Shared;
+
 use crate::entry::Entry;
 use crate::key::Key;
+use crate::memory::front::Node;
+use crate::memory::policy::{DefaultPolicy, Policy};
+use crate::memory::slab::Left;
 
 /// Why an entry left a memory tier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -30,20 +35,24 @@ pub(super) type Listener<K, V> = Box<dyn Fn(&K, &Entry<V>, Cause) + Send + Sync>
 /// The entries that left in one call, held until the lock is gone.
 ///
 /// Most calls move out one entry or none, so the first one needs no allocation.
-pub(super) struct Departed<'k, K: Key + ?Sized, V> {
+pub(super) struct Departed<'k, K: Key + ?Sized, V, P: Policy = DefaultPolicy> {
     asked: Option<&'k K>,
-    first: Option<Gone<K, V>>,
-    rest: Vec<Gone<K, V>>,
+    first: Option<Gone<K, V, P>>,
+    rest: Vec<Gone<K, V, P>>,
 }
 
-struct Gone<K: Key + ?Sized, V> {
-    /// `None` stands for the key of the call, when the store keeps its own copy of that.
-    key: Option<K::Owned>,
-    entry: Entry<V>,
+struct Gone<K: Key + ?Sized, V, P: Policy> {
+    what: What<K, V, P>,
     cause: Cause,
 }
 
-impl<'k, K: Key + ?Sized, V> Departed<'k, K, V> {
+enum What<K: Key + ?Sized, V, P: Policy> {
+    /// `None` stands for the key of the call, when the store keeps its own copy of that.
+    Entry(Option<K::Owned>, Entry<V>),
+    Node(Shared<Node<K, V, P>>),
+}
+
+impl<'k, K: Key + ?Sized, V, P: Policy> Departed<'k, K, V, P> {
     /// For a call about `key`.
     pub(super) const fn of(key: &'k K) -> Self {
         Self { asked: Some(key), first: None, rest: Vec::new() }
@@ -55,15 +64,27 @@ impl<'k, K: Key + ?Sized, V> Departed<'k, K, V> {
     }
 
     pub(super) fn push(&mut self, key: K::Owned, entry: Entry<V>, cause: Cause) {
-        self.hold(Gone { key: Some(key), entry, cause });
+        self.hold(What::Entry(Some(key), entry), cause);
+    }
+
+    pub(super) fn push_left(&mut self, left: Left<K, V, P>, cause: Cause) {
+        match left {
+            Left::Body(body) => self.hold(What::Entry(Some(body.key), body.entry), cause),
+            Left::Moved(moved) => self.push_node(moved.node, cause),
+        }
+    }
+
+    pub(super) fn push_node(&mut self, node: Shared<Node<K, V, P>>, cause: Cause) {
+        self.hold(What::Node(node), cause);
     }
 
     /// The entry under the key of the call, where the key stays in the store.
     pub(super) fn push_asked(&mut self, entry: Entry<V>, cause: Cause) {
-        self.hold(Gone { key: None, entry, cause });
+        self.hold(What::Entry(None, entry), cause);
     }
 
-    fn hold(&mut self, gone: Gone<K, V>) {
+    fn hold(&mut self, what: What<K, V, P>, cause: Cause) {
+        let gone = Gone { what, cause };
         if self.first.is_none() {
             self.first = Some(gone);
         } else {
@@ -83,8 +104,12 @@ impl<'k, K: Key + ?Sized, V> Departed<'k, K, V> {
     fn tell(&mut self, listener: &Listener<K, V>) {
         let mut panic: Option<Box<dyn Any + Send>> = None;
         for gone in self.first.take().into_iter().chain(self.rest.drain(..)) {
-            let Some(key) = gone.key.as_ref().map(Borrow::borrow).or(self.asked) else { continue };
-            let told = catch_unwind(AssertUnwindSafe(|| listener(key, &gone.entry, gone.cause)));
+            let (key, entry) = match &gone.what {
+                What::Entry(key, entry) => (key.as_ref().map(Borrow::borrow).or(self.asked), entry),
+                What::Node(node) => (Some(node.key.borrow()), &node.entry),
+            };
+            let Some(key) = key else { continue };
+            let told = catch_unwind(AssertUnwindSafe(|| listener(key, entry, gone.cause)));
             if let (Err(payload), None) = (told, &panic) {
                 panic = Some(payload);
             }

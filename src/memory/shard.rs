@@ -1,15 +1,18 @@
 //! One shard of a [`Memory`](super::Memory): a table of slots, the slots, and the policy that orders them.
 
-use std::borrow::Borrow;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use hashbrown::HashTable;
+use sdd::Shared;
 
 use crate::entry::Entry;
-use crate::key::Key;
+use crate::key::{Key, Value};
+use crate::memory::front::{Front, Node};
 use crate::memory::policy::{Policy, Slots};
 use crate::memory::removal::{Cause, Departed};
 use crate::memory::scales::Scales;
-use crate::memory::slab::{Body, NONE, Slab, Taken};
+use crate::memory::slab::{Body, Left, NONE, Slab, Taken};
 
 /// What is under one lock. No method calls the caller's code, except `Eq`, and `ToOwned` before it
 /// changes anything.
@@ -20,12 +23,34 @@ pub(super) struct Shard<K: Key + ?Sized, V, P: Policy> {
     capacity: usize,
 }
 
-/// What a write needs to know of the call and of the whole store.
-pub(super) struct Write<'a, K: ?Sized, V> {
+/// What a write needs to know of the call.
+pub(super) struct Write<'a, K: ?Sized> {
     pub(super) key: &'a K,
     pub(super) hash: u64,
     pub(super) weight: u64,
+}
+
+/// What is not under the lock, though whoever writes changes it: the weight of the whole store, and the entries of
+/// this shard that are read without a lock.
+pub(super) struct Around<'a, K: Key + ?Sized, V, P: Policy> {
     pub(super) scales: Option<&'a Scales<K, V>>,
+    pub(super) front: &'a Front<K, V, P>,
+}
+
+impl<K: Key + ?Sized, V, P: Policy> Around<'_, K, V, P> {
+    fn reserves(&self, weight: u64) -> bool {
+        self.scales.is_none_or(|scales| scales.reserve(weight))
+    }
+
+    fn exchanges(&self, old: u64, new: u64) -> bool {
+        self.scales.is_none_or(|scales| scales.exchange(old, new))
+    }
+
+    fn releases(&self, weight: u64) {
+        if let Some(scales) = self.scales {
+            scales.release(weight);
+        }
+    }
 }
 
 /// What became of a write.
@@ -38,9 +63,9 @@ pub(super) enum Set {
 
 impl<K: Key + ?Sized, V, P: Policy> Shard<K, V, P> {
     /// Room for `capacity` entries, one at least; none of it is allocated yet.
-    pub(super) fn new(capacity: usize) -> Self {
+    pub(super) fn new(capacity: usize, ticks: Arc<AtomicU64>) -> Self {
         let capacity = capacity.clamp(1, (NONE - 1) as usize);
-        Self { table: HashTable::new(), slab: Slab::new(), policy: P::default(), capacity }
+        Self { table: HashTable::new(), slab: Slab::new(ticks), policy: P::default(), capacity }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -49,9 +74,13 @@ impl<K: Key + ?Sized, V, P: Policy> Shard<K, V, P> {
 
     #[inline]
     pub(super) fn read(&self, key: &K, hash: u64) -> Option<&Entry<V>> {
-        let body = self.slab.body(self.find(key, hash)?);
-        P::hit(&body.touch, || self.slab.tick());
-        Some(&body.entry)
+        let slot = self.find(key, hash)?;
+        self.hit(slot);
+        Some(self.slab.entry(slot))
+    }
+
+    fn hit(&self, slot: u32) {
+        P::hit(self.slab.touch(slot), || self.slab.tick());
     }
 
     /// Stores the entry, giving up others of this shard as needed. If it takes the place of another, that is in
@@ -60,34 +89,33 @@ impl<K: Key + ?Sized, V, P: Policy> Shard<K, V, P> {
     #[inline]
     pub(super) fn set(
         &mut self,
-        write: &Write<'_, K, V>,
+        write: &Write<'_, K>,
+        around: &Around<'_, K, V, P>,
         entry: &mut Option<Entry<V>>,
-        departed: &mut Departed<'_, K, V>,
+        departed: &mut Departed<'_, K, V, P>,
     ) -> Set {
-        let key = match self.find(write.key, write.hash) {
-            None => write.key.to_owned(),
-            Some(slot) => {
-                let body = self.slab.body_mut(slot);
-                if write.scales.is_none_or(|scales| scales.exchange(body.weight, write.weight)) {
-                    body.weight = write.weight;
-                    if let Some(entry) = entry {
-                        // In place: what is moved twice is waited for.
-                        std::mem::swap(&mut body.entry, entry);
-                    }
-                    P::hit(self.slab.touch(slot), || self.slab.tick());
-                    return Set::Replaced;
-                }
-                let body = self.take(slot, write.scales);
-                departed.push_asked(body.entry, Cause::Replaced);
-                body.key
+        let found = self.find(write.key, write.hash);
+        if let Some(body) = found.and_then(|slot| self.slab.body_mut(slot))
+            && around.exchanges(body.weight, write.weight)
+        {
+            body.weight = write.weight;
+            if let Some(entry) = entry {
+                // In place: what is moved twice is waited for.
+                std::mem::swap(&mut body.entry, entry);
             }
-        };
-        while !write.scales.is_none_or(|scales| scales.reserve(write.weight)) {
-            if !self.evict(write.scales, departed) {
+            found.into_iter().for_each(|slot| self.hit(slot));
+            return Set::Replaced;
+        }
+        let key = write.key.to_owned();
+        if let Some(slot) = found {
+            departed.push_left(self.take(slot, around), Cause::Replaced);
+        }
+        while !around.reserves(write.weight) {
+            if !self.evict(around, departed) {
                 return Set::NoRoom;
             }
         }
-        while self.len() >= self.capacity && self.evict(write.scales, departed) {}
+        while self.len() >= self.capacity && self.evict(around, departed) {}
         let Some(entry) = entry.take() else { return Set::Inserted };
         let hash = half(write.hash);
         let body = Body {
@@ -100,7 +128,7 @@ impl<K: Key + ?Sized, V, P: Policy> Shard<K, V, P> {
             taken: Taken::Yes,
         };
         let slot = self.slab.insert(body, self.capacity);
-        self.table.insert_unique(spread(hash), slot, |slot| spread(self.slab.body(*slot).hash));
+        self.table.insert_unique(spread(hash), slot, |slot| spread(self.slab.hash(*slot)));
         self.policy.insert(&mut self.slab, slot);
         Set::Inserted
     }
@@ -109,30 +137,33 @@ impl<K: Key + ?Sized, V, P: Policy> Shard<K, V, P> {
         &mut self,
         key: &K,
         hash: u64,
-        scales: Option<&Scales<K, V>>,
+        around: &Around<'_, K, V, P>,
         cause: Cause,
-        departed: &mut Departed<'_, K, V>,
+        departed: &mut Departed<'_, K, V, P>,
     ) {
         if let Some(slot) = self.find(key, hash) {
-            let body = self.take(slot, scales);
-            departed.push(body.key, body.entry, cause);
+            departed.push_left(self.take(slot, around), cause);
         }
     }
 
     /// Gives up the entry that the policy names; `false` if the shard is empty.
-    pub(super) fn evict(&mut self, scales: Option<&Scales<K, V>>, departed: &mut Departed<'_, K, V>) -> bool {
+    pub(super) fn evict(
+        &mut self,
+        around: &Around<'_, K, V, P>,
+        departed: &mut Departed<'_, K, V, P>,
+    ) -> bool {
         let Some(slot) = self.policy.evict(&mut self.slab) else { return false };
-        let body = self.empty(slot, scales);
-        departed.push(body.key, body.entry, Cause::Evicted);
+        departed.push_left(self.empty(slot, around), Cause::Evicted);
         true
     }
 
-    pub(super) fn clear(&mut self, scales: Option<&Scales<K, V>>, departed: &mut Departed<'_, K, V>) {
+    pub(super) fn clear(&mut self, around: &Around<'_, K, V, P>, departed: &mut Departed<'_, K, V, P>) {
         self.table = HashTable::new();
         self.policy = P::default();
-        for body in self.slab.drain() {
-            release(scales, body.weight);
-            departed.push(body.key, body.entry, Cause::Cleared);
+        around.front.empty_all();
+        for left in self.slab.drain() {
+            around.releases(left.weight());
+            departed.push_left(left, Cause::Cleared);
         }
     }
 
@@ -140,47 +171,71 @@ impl<K: Key + ?Sized, V, P: Policy> Shard<K, V, P> {
     pub(super) fn clear_where(
         &mut self,
         pass: impl Fn(&K) -> bool,
-        scales: Option<&Scales<K, V>>,
-        departed: &mut Departed<'_, K, V>,
+        around: &Around<'_, K, V, P>,
+        departed: &mut Departed<'_, K, V, P>,
     ) {
-        for slot in self.slab.names(|key| pass(key.borrow())) {
-            let body = self.take(slot, scales);
-            departed.push(body.key, body.entry, Cause::Cleared);
+        for slot in self.slab.names(pass) {
+            departed.push_left(self.take(slot, around), Cause::Cleared);
         }
+    }
+
+    /// Moves the entry of `key` to its cell of the front, and what is there back into its slot. Gives what is to be
+    /// dropped when the lock is free. Calls the caller's `Clone` before it changes anything.
+    pub(super) fn promote(
+        &mut self,
+        key: &K,
+        hash: u64,
+        front: &Front<K, V, P>,
+    ) -> Option<Shared<Node<K, V, P>>>
+    where
+        V: Value,
+    {
+        let (half, slot) = (half(hash), self.find(key, hash)?);
+        let mut before = None;
+        if let Some(other) = front.occupant(half) {
+            if other == slot {
+                return None;
+            }
+            let node = &self.slab.moved_mut(other)?.node;
+            let (key, entry) = (node.key.clone(), node.entry.clone());
+            front.empty(half);
+            before = self.slab.move_in(other, key, entry);
+        }
+        if let Some(node) = self.slab.move_out(slot) {
+            front.fill(half, slot, node.clone());
+        }
+        before
     }
 
     #[inline]
     fn find(&self, key: &K, hash: u64) -> Option<u32> {
-        let same = |slot: &u32| self.slab.body(*slot).key.borrow() == key;
+        let same = |slot: &u32| self.slab.key(*slot) == key;
         self.table.find(spread(half(hash)), same).copied()
     }
 
     /// Empties a slot that the policy holds.
-    fn take(&mut self, slot: u32, scales: Option<&Scales<K, V>>) -> Body<K, V, P> {
+    fn take(&mut self, slot: u32, around: &Around<'_, K, V, P>) -> Left<K, V, P> {
         self.policy.remove(&mut self.slab, slot);
-        self.empty(slot, scales)
+        self.empty(slot, around)
     }
 
     /// Empties a slot that the policy does not hold any more.
-    fn empty(&mut self, slot: u32, scales: Option<&Scales<K, V>>) -> Body<K, V, P> {
-        let body = self.slab.take(slot);
-        if let Ok(found) = self.table.find_entry(spread(body.hash), |named| *named == slot) {
+    fn empty(&mut self, slot: u32, around: &Around<'_, K, V, P>) -> Left<K, V, P> {
+        let left = self.slab.take(slot);
+        if let Ok(found) = self.table.find_entry(spread(left.hash()), |named| *named == slot) {
             found.remove();
         }
-        release(scales, body.weight);
-        body
-    }
-}
-
-fn release<K: ?Sized, V>(scales: Option<&Scales<K, V>>, weight: u64) {
-    if let Some(scales) = scales {
-        scales.release(weight);
+        if let Left::Moved(moved) = &left {
+            around.front.empty(moved.hash);
+        }
+        around.releases(left.weight());
+        left
     }
 }
 
 /// The half of a hash that is kept beside the entry. The other half chose the shard.
 #[expect(clippy::cast_possible_truncation, reason = "half of the bits is what is wanted")]
-const fn half(hash: u64) -> u32 {
+pub(super) const fn half(hash: u64) -> u32 {
     hash as u32
 }
 

@@ -1,9 +1,14 @@
 //! Slots for entries, numbered: what the table and the policy name by a `u32`.
 
+use std::borrow::Borrow;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use sdd::Shared;
 
 use crate::entry::Entry;
 use crate::key::Key;
+use crate::memory::front::Node;
 use crate::memory::policy::{Policy, Slots};
 
 /// No slot. So a slab has `2^31 - 1` slots at most; policies use the bit that is left.
@@ -22,6 +27,14 @@ pub(super) struct Body<K: Key + ?Sized, V, P: Policy> {
     pub(super) taken: Taken,
 }
 
+/// What is left in the slot of an entry that moved to a node.
+pub(super) struct Moved<K: Key + ?Sized, V, P: Policy> {
+    pub(super) node: Shared<Node<K, V, P>>,
+    pub(super) weight: u64,
+    pub(super) hash: u32,
+    pub(super) mark: P::Mark,
+}
+
 /// A byte with one value, so that the other values can say that a slot is vacant, and no word of its own
 /// has to.
 #[derive(Clone, Copy)]
@@ -33,6 +46,29 @@ pub(super) enum Taken {
 enum Slot<K: Key + ?Sized, V, P: Policy> {
     Vacant { next: u32 },
     Taken(Body<K, V, P>),
+    Moved(Moved<K, V, P>),
+}
+
+/// What a slot was emptied of.
+pub(super) enum Left<K: Key + ?Sized, V, P: Policy> {
+    Body(Body<K, V, P>),
+    Moved(Moved<K, V, P>),
+}
+
+impl<K: Key + ?Sized, V, P: Policy> Left<K, V, P> {
+    pub(super) const fn hash(&self) -> u32 {
+        match self {
+            Self::Body(body) => body.hash,
+            Self::Moved(moved) => moved.hash,
+        }
+    }
+
+    pub(super) const fn weight(&self) -> u64 {
+        match self {
+            Self::Body(body) => body.weight,
+            Self::Moved(moved) => moved.weight,
+        }
+    }
 }
 
 /// Slots are handed out again, the one freed last first.
@@ -40,25 +76,87 @@ pub(super) struct Slab<K: Key + ?Sized, V, P: Policy> {
     slots: Vec<Slot<K, V, P>>,
     vacant: u32,
     /// Where exact recency counts.
-    ticks: AtomicU64,
+    ticks: Arc<AtomicU64>,
 }
 
 impl<K: Key + ?Sized, V, P: Policy> Slab<K, V, P> {
-    pub(super) const fn new() -> Self {
-        Self { slots: Vec::new(), vacant: NONE, ticks: AtomicU64::new(0) }
+    pub(super) const fn new(ticks: Arc<AtomicU64>) -> Self {
+        Self { slots: Vec::new(), vacant: NONE, ticks }
     }
 
-    pub(super) fn body(&self, slot: u32) -> &Body<K, V, P> {
+    #[inline]
+    pub(super) fn key(&self, slot: u32) -> &K {
         match &self.slots[slot as usize] {
-            Slot::Taken(body) => body,
-            Slot::Vacant { .. } => unreachable!("only taken slots have a name"),
+            Slot::Taken(body) => body.key.borrow(),
+            Slot::Moved(moved) => moved.node.key.borrow(),
+            Slot::Vacant { .. } => vacant(),
         }
     }
 
-    pub(super) fn body_mut(&mut self, slot: u32) -> &mut Body<K, V, P> {
+    #[inline]
+    pub(super) fn entry(&self, slot: u32) -> &Entry<V> {
+        match &self.slots[slot as usize] {
+            Slot::Taken(body) => &body.entry,
+            Slot::Moved(moved) => &moved.node.entry,
+            Slot::Vacant { .. } => vacant(),
+        }
+    }
+
+    /// The body in a slot, unless it moved to a node.
+    #[inline]
+    pub(super) fn body_mut(&mut self, slot: u32) -> Option<&mut Body<K, V, P>> {
         match &mut self.slots[slot as usize] {
-            Slot::Taken(body) => body,
-            Slot::Vacant { .. } => unreachable!("only taken slots have a name"),
+            Slot::Taken(body) => Some(body),
+            Slot::Moved(_) => None,
+            Slot::Vacant { .. } => vacant(),
+        }
+    }
+
+    /// Moves the entry of a slot to a node, unless it is in one.
+    pub(super) fn move_out(&mut self, slot: u32) -> Option<&Shared<Node<K, V, P>>>
+    where
+        V: 'static,
+    {
+        let place = &mut self.slots[slot as usize];
+        let found = std::mem::replace(place, Slot::Vacant { next: NONE });
+        let Slot::Taken(Body { key, entry, weight, hash, touch, mark, .. }) = found else {
+            *place = found;
+            return None;
+        };
+        let node = Shared::new(Node::new(key, entry, touch));
+        *place = Slot::Moved(Moved { node, weight, hash, mark });
+        match place {
+            Slot::Moved(moved) => Some(&moved.node),
+            _ => None,
+        }
+    }
+
+    /// What is left of the entry of a slot, if it moved to a node.
+    pub(super) fn moved_mut(&mut self, slot: u32) -> Option<&mut Moved<K, V, P>> {
+        match &mut self.slots[slot as usize] {
+            Slot::Moved(moved) => Some(moved),
+            _ => None,
+        }
+    }
+
+    /// Puts an entry back into the slot of which it moved to a node, and gives the node.
+    pub(super) fn move_in(
+        &mut self,
+        slot: u32,
+        key: K::Owned,
+        entry: Entry<V>,
+    ) -> Option<Shared<Node<K, V, P>>> {
+        let place = &mut self.slots[slot as usize];
+        match std::mem::replace(place, Slot::Vacant { next: NONE }) {
+            Slot::Moved(Moved { node, weight, hash, mark }) => {
+                let touch = P::Touch::default();
+                *place = Slot::Taken(Body { key, entry, weight, hash, touch, mark, taken: Taken::Yes });
+                Some(node)
+            }
+            other => {
+                *place = other;
+                None
+            }
         }
     }
 
@@ -81,47 +179,77 @@ impl<K: Key + ?Sized, V, P: Policy> Slab<K, V, P> {
         slot
     }
 
-    pub(super) fn take(&mut self, slot: u32) -> Body<K, V, P> {
-        match std::mem::replace(&mut self.slots[slot as usize], Slot::Vacant { next: self.vacant }) {
-            Slot::Taken(body) => {
-                self.vacant = slot;
-                body
-            }
-            Slot::Vacant { .. } => unreachable!("only taken slots have a name"),
+    pub(super) fn take(&mut self, slot: u32) -> Left<K, V, P> {
+        let found = std::mem::replace(&mut self.slots[slot as usize], Slot::Vacant { next: self.vacant });
+        self.vacant = slot;
+        match found {
+            Slot::Taken(body) => Left::Body(body),
+            Slot::Moved(moved) => Left::Moved(moved),
+            Slot::Vacant { .. } => vacant(),
         }
     }
 
     /// The names of the taken slots whose key passes.
-    pub(super) fn names(&self, pass: impl Fn(&K::Owned) -> bool) -> Vec<u32> {
-        let passes = |slot: &Slot<K, V, P>| matches!(slot, Slot::Taken(body) if pass(&body.key));
+    pub(super) fn names(&self, pass: impl Fn(&K) -> bool) -> Vec<u32> {
+        let passes = |slot: &Slot<K, V, P>| match slot {
+            Slot::Taken(body) => pass(body.key.borrow()),
+            Slot::Moved(moved) => pass(moved.node.key.borrow()),
+            Slot::Vacant { .. } => false,
+        };
         (0..).zip(&self.slots).filter(|(_, slot)| passes(slot)).map(|(name, _)| name).collect()
     }
 
     /// Empties the slab.
-    pub(super) fn drain(&mut self) -> impl Iterator<Item = Body<K, V, P>> + use<K, V, P> {
-        let all = std::mem::replace(self, Self::new());
+    pub(super) fn drain(&mut self) -> impl Iterator<Item = Left<K, V, P>> + use<K, V, P> {
+        let all = std::mem::replace(self, Self::new(Arc::clone(&self.ticks)));
         all.slots.into_iter().filter_map(|slot| match slot {
-            Slot::Taken(body) => Some(body),
+            Slot::Taken(body) => Some(Left::Body(body)),
+            Slot::Moved(moved) => Some(Left::Moved(moved)),
             Slot::Vacant { .. } => None,
         })
     }
 }
 
+#[cold]
+fn vacant() -> ! {
+    unreachable!("only taken slots have a name")
+}
+
 impl<K: Key + ?Sized, V, P: Policy> Slots<P> for Slab<K, V, P> {
+    #[inline]
     fn touch(&self, slot: u32) -> &P::Touch {
-        &self.body(slot).touch
+        match &self.slots[slot as usize] {
+            Slot::Taken(body) => &body.touch,
+            Slot::Moved(moved) => &moved.node.touch,
+            Slot::Vacant { .. } => vacant(),
+        }
     }
 
+    #[inline]
     fn mark(&self, slot: u32) -> &P::Mark {
-        &self.body(slot).mark
+        match &self.slots[slot as usize] {
+            Slot::Taken(body) => &body.mark,
+            Slot::Moved(moved) => &moved.mark,
+            Slot::Vacant { .. } => vacant(),
+        }
     }
 
+    #[inline]
     fn mark_mut(&mut self, slot: u32) -> &mut P::Mark {
-        &mut self.body_mut(slot).mark
+        match &mut self.slots[slot as usize] {
+            Slot::Taken(body) => &mut body.mark,
+            Slot::Moved(moved) => &mut moved.mark,
+            Slot::Vacant { .. } => vacant(),
+        }
     }
 
+    #[inline]
     fn hash(&self, slot: u32) -> u32 {
-        self.body(slot).hash
+        match &self.slots[slot as usize] {
+            Slot::Taken(body) => body.hash,
+            Slot::Moved(moved) => moved.hash,
+            Slot::Vacant { .. } => vacant(),
+        }
     }
 
     fn tick(&self) -> u64 {
@@ -141,12 +269,13 @@ mod tests {
         /// Names are those of a pile of plates: none twice, and never more than were in use at once.
         #[test]
         fn slots_are_used_again(steps in prop::collection::vec(prop::option::weighted(0.5, 0..8usize), 0..100)) {
-            let mut slab = Slab::<u64, u64, S3Fifo>::new();
+            let mut slab = Slab::<u64, u64, S3Fifo>::new(Arc::default());
             let (mut taken, mut most) = (Vec::new(), 0);
             for (key, step) in (0..).zip(steps) {
                 if let Some(place) = step.filter(|place| *place < taken.len()) {
                     let (slot, key) = taken.swap_remove(place);
-                    prop_assert_eq!(slab.take(slot).key, key);
+                    prop_assert_eq!(*slab.key(slot), key);
+                    slab.take(slot);
                 } else {
                     let entry = Entry::new(0, Lifetime::forever(Timestamp::EPOCH));
                     let (touch, mark) = Default::default();
@@ -156,7 +285,7 @@ mod tests {
                 }
                 most = most.max(taken.len());
                 prop_assert_eq!(slab.slots.len(), most);
-                prop_assert!(taken.iter().all(|(slot, key)| slab.body(*slot).key == *key));
+                prop_assert!(taken.iter().all(|(slot, key)| slab.key(*slot) == key));
             }
             prop_assert_eq!(slab.names(|_| true).len(), taken.len());
             prop_assert_eq!(slab.drain().count(), taken.len());
