@@ -76,12 +76,18 @@ impl<S: Store> Core<S> {
         if self.policy.bypass {
             return None;
         }
-        let (answer, life) = self.store.peek_with(key, |entry| {
+        let (mut told, listens) = (None, self.listener.is_there());
+        let answer = self.store.peek_with(key, |entry| {
             let life = entry.lifetime();
             let fresh = self.policy.judge(life, self.clock.now()) == Freshness::Fresh;
-            fresh.then(|| (read(entry.value()), life))
+            if listens {
+                told = Some(life);
+            }
+            fresh.then(|| read(entry.value()))
         })??;
-        self.listener.tell(key, EventKind::Hit(life));
+        if let Some(life) = told {
+            self.listener.tell(key, EventKind::Hit(life));
+        }
         Some(answer)
     }
 
@@ -92,21 +98,28 @@ impl<S: Store> Core<S> {
         if self.policy.bypass {
             return None;
         }
-        let (value, life, freshness, now) = self.store.peek_with(key, |entry| {
+        // Most hits are fresh, and nobody asks for more than their value: what is moved is waited for.
+        let (mut more, asks) = (None, self.listener.is_there() || self.ahead.is_some());
+        let value = self.store.peek_with(key, |entry| {
             let (life, now) = (entry.lifetime(), self.clock.now());
             let freshness = self.policy.judge(life, now);
-            (freshness <= Freshness::Stale).then(|| (entry.value().clone(), life, freshness, now))
+            if asks || freshness != Freshness::Fresh {
+                more = Some((life, freshness, now));
+            }
+            (freshness <= Freshness::Stale).then(|| entry.value().clone())
         })??;
-        if freshness == Freshness::Fresh {
-            // One that is due is served too, by whoever starts its refresh (E18).
-            if self.is_due(key, life, now) && !self.flights.flies(key) {
+        if let Some((life, freshness, now)) = more {
+            if freshness == Freshness::Fresh {
+                // One that is due is served too, by whoever starts its refresh (E18).
+                if self.is_due(key, life, now) && !self.flights.flies(key) {
+                    return None;
+                }
+                self.listener.tell(key, EventKind::Hit(life));
+            } else if self.flights.flies(key) {
+                self.listener.tell(key, EventKind::StaleHit(life));
+            } else {
                 return None;
             }
-            self.listener.tell(key, EventKind::Hit(life));
-        } else if self.flights.flies(key) {
-            self.listener.tell(key, EventKind::StaleHit(life));
-        } else {
-            return None;
         }
         Some(value)
     }

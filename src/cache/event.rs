@@ -129,6 +129,11 @@ impl<S: Store> Listener<S> {
     }
 
     #[inline]
+    pub(crate) const fn is_there(&self) -> bool {
+        self.0.is_some()
+    }
+
+    #[inline]
     pub(crate) fn tell(&self, key: &S::Key, kind: EventKind<'_>) {
         if let Some(listen) = &self.0 {
             listen(&Event { key: Some(key), kind });

@@ -107,7 +107,7 @@ impl<K: Key + ?Sized, V: Value, P: Policy> Memory<K, V, P> {
     pub fn ordered_by<Q: Policy>(self) -> Memory<K, V, Q> {
         self.clear_all();
         Memory {
-            shards: shards(self.shards.len(), self.max_entries, ASK),
+            shards: shards(self.shards.len(), self.max_entries, self.scales.is_some(), ASK),
             hasher: self.hasher,
             max_entries: self.max_entries,
             scales: self.scales,
@@ -121,7 +121,8 @@ impl<K: Key + ?Sized, V: Value, P: Policy> Memory<K, V, P> {
     pub fn max_entries(self, max_entries: usize) -> Self {
         self.clear_all();
         let max_weight = self.scales.as_ref().map(Scales::max);
-        let shards = shards(shard_count(max_entries, max_weight), max_entries, ASK);
+        let weighs = self.scales.is_some();
+        let shards = shards(shard_count(max_entries, max_weight), max_entries, weighs, ASK);
         Self { shards, max_entries, ..self }
     }
 
@@ -137,7 +138,7 @@ impl<K: Key + ?Sized, V: Value, P: Policy> Memory<K, V, P> {
     fn assemble(max_entries: usize, scales: Option<Scales<K, V>>) -> Self {
         let count = shard_count(max_entries, scales.as_ref().map(Scales::max));
         Self {
-            shards: shards(count, max_entries, ASK),
+            shards: shards(count, max_entries, scales.is_some(), ASK),
             hasher: RandomState::default(),
             max_entries,
             scales,
@@ -148,13 +149,15 @@ impl<K: Key + ?Sized, V: Value, P: Policy> Memory<K, V, P> {
 
     #[cfg(test)]
     pub(crate) fn in_shards(self, count: usize) -> Self {
-        Self { shards: shards(count, self.max_entries, ASK), ..self }
+        let shards = shards(count, self.max_entries, self.scales.is_some(), ASK);
+        Self { shards, ..self }
     }
 
     /// Every hit that takes a lock asks for a place where it takes none, so that short histories come to that.
     #[cfg(any(test, feature = "testkit"))]
     pub(crate) fn eager(self) -> Self {
-        Self { shards: shards(self.shards.len(), self.max_entries, 1), ..self }
+        let shards = shards(self.shards.len(), self.max_entries, self.scales.is_some(), 1);
+        Self { shards, ..self }
     }
 
     /// What `entry` held before is left in it, if the key had one.
@@ -283,16 +286,19 @@ impl<K: Key + ?Sized, V: Value, P: Policy> Store for Memory<K, V, P> {
     fn peek_with<R>(&self, key: &K, read: impl FnOnce(&Entry<V>) -> R) -> Option<R> {
         let hash = self.hasher.hash_one(key);
         let line = self.line(hash);
-        match line.front.read(key, half(hash), read) {
-            Ok(shown) => Some(shown),
-            Err(read) => {
-                let shown = line.shard.read().read(key, hash).map(read)?;
-                if line.front.counts() {
-                    self.promote(line, key, hash);
-                }
-                Some(shown)
-            }
+        let guard = line.front.guard(half(hash));
+        let hot = guard.as_ref().and_then(|guard| line.front.find(key, half(hash), guard));
+        let shard = hot.is_none().then(|| line.shard.read());
+        // In one place, so that the caller's code is compiled into it.
+        let shown = read(match &shard {
+            Some(shard) => shard.read(key, hash)?,
+            None => hot?,
+        });
+        if shard.is_some() && line.front.counts() {
+            drop(shard);
+            self.promote(line, key, hash);
         }
+        Some(shown)
     }
 
     fn len(&self) -> Option<u64> {
@@ -314,7 +320,8 @@ impl<K: Key + ?Sized, V: Value, P: Policy> Evict for Memory<K, V, P> {
     fn weighed_by(mut self, weigher: Weigher<K, V>) -> Self {
         self.clear_all();
         self.scales = Some(Scales::new(weigher, self.max_weight().unwrap_or(u64::MAX)));
-        self
+        let shards = shards(self.shards.len(), self.max_entries, true, ASK);
+        Self { shards, ..self }
     }
 
     /// Without a weigher, zero. With one, what it says, and 96 bytes for the store's own part of the entry
@@ -386,13 +393,18 @@ fn shard_count(max_entries: usize, max_weight: Option<u64>) -> usize {
 }
 
 /// `count` shards whose capacities differ by one at most and make up `max_entries`.
-fn shards<K: Key + ?Sized, V, P: Policy>(count: usize, max_entries: usize, ask: u32) -> Shards<K, V, P> {
+fn shards<K: Key + ?Sized, V, P: Policy>(
+    count: usize,
+    max_entries: usize,
+    weighs: bool,
+    ask: u32,
+) -> Shards<K, V, P> {
     let capacity = |index| max_entries / count + usize::from(index < max_entries % count);
     let line = |index| {
         let ticks = Arc::default();
         Line {
             front: Front::new(capacity(index), ask, Arc::clone(&ticks)),
-            shard: RwLock::new(Shard::new(capacity(index), ticks)),
+            shard: RwLock::new(Shard::new(capacity(index), weighs, ticks)),
         }
     };
     (0..count).map(line).collect()

@@ -71,25 +71,26 @@ impl<K: Key + ?Sized, V, P: Policy> Front<K, V, P> {
         Self { cells: OnceLock::new(), size, ask: ask - 1, locked: AtomicU32::new(0), ticks }
     }
 
-    /// Shows the entry of `key` to `read`, if it is here; else hands `read` back.
+    /// What keeps alive whatever is found for a key, if anything may be.
     #[inline]
-    pub(super) fn read<R, F: FnOnce(&Entry<V>) -> R>(&self, key: &K, half: u32, read: F) -> Result<R, F> {
-        let Some(cells) = self.cells.get() else { return Err(read) };
-        let cell = &cells[place(half, cells.len())];
-        if cell.print.load(Ordering::Relaxed) != print(half) {
-            return Err(read);
-        }
-        let guard = Guard::new();
-        let Some(node) = cell.node.load(Ordering::Acquire, &guard).as_ref() else { return Err(read) };
+    pub(super) fn guard(&self, half: u32) -> Option<Guard> {
+        let cells = self.cells.get()?;
+        (cells[place(half, cells.len())].print.load(Ordering::Relaxed) == print(half)).then(Guard::new)
+    }
+
+    /// The entry of `key`, if it is here: a hit.
+    #[inline]
+    pub(super) fn find<'g>(&'g self, key: &K, half: u32, guard: &'g Guard) -> Option<&'g Entry<V>> {
+        let node = self.cell(half).node.load(Ordering::Acquire, guard).as_ref()?;
         if node.key.borrow() != key {
-            return Err(read);
+            return None;
         }
         // A line that is only read stays in every core's cache.
         if !node.used.load(Ordering::Relaxed) {
             node.used.store(true, Ordering::Relaxed);
         }
         P::hit(&node.touch, || self.ticks.fetch_add(1, Ordering::Relaxed));
-        Ok(read(&node.entry))
+        Some(&node.entry)
     }
 
     /// Counts a hit that took the lock. Whether its key is to ask for a cell.

@@ -63,9 +63,9 @@ pub(super) enum Set {
 
 impl<K: Key + ?Sized, V, P: Policy> Shard<K, V, P> {
     /// Room for `capacity` entries, one at least; none of it is allocated yet.
-    pub(super) fn new(capacity: usize, ticks: Arc<AtomicU64>) -> Self {
+    pub(super) fn new(capacity: usize, weighs: bool, ticks: Arc<AtomicU64>) -> Self {
         let capacity = capacity.clamp(1, (NONE - 1) as usize);
-        Self { table: HashTable::new(), slab: Slab::new(ticks), policy: P::default(), capacity }
+        Self { table: HashTable::new(), slab: Slab::new(weighs, ticks), policy: P::default(), capacity }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -95,15 +95,16 @@ impl<K: Key + ?Sized, V, P: Policy> Shard<K, V, P> {
         departed: &mut Departed<'_, K, V, P>,
     ) -> Set {
         let found = self.find(write.key, write.hash);
-        if let Some(body) = found.and_then(|slot| self.slab.body_mut(slot))
-            && around.exchanges(body.weight, write.weight)
+        if let Some(slot) = found
+            && self.slab.node(slot).is_none()
+            && around.exchanges(self.slab.weight(slot), write.weight)
         {
-            body.weight = write.weight;
-            if let Some(entry) = entry {
+            self.slab.set_weight(slot, write.weight);
+            if let (Some(body), Some(entry)) = (self.slab.body_mut(slot), entry) {
                 // In place: what is moved twice is waited for.
                 std::mem::swap(&mut body.entry, entry);
             }
-            found.into_iter().for_each(|slot| self.hit(slot));
+            self.hit(slot);
             return Set::Replaced;
         }
         let key = write.key.to_owned();
@@ -118,16 +119,8 @@ impl<K: Key + ?Sized, V, P: Policy> Shard<K, V, P> {
         while self.len() >= self.capacity && self.evict(around, departed) {}
         let Some(entry) = entry.take() else { return Set::Inserted };
         let hash = half(write.hash);
-        let body = Body {
-            key,
-            entry,
-            weight: write.weight,
-            hash,
-            touch: P::Touch::default(),
-            mark: P::Mark::default(),
-            taken: Taken::Yes,
-        };
-        let slot = self.slab.insert(body, self.capacity);
+        let body = Body { key, hash, touch: P::Touch::default(), taken: Taken::Yes, entry };
+        let slot = self.slab.insert(body, write.weight, self.capacity);
         self.table.insert_unique(spread(hash), slot, |slot| spread(self.slab.hash(*slot)));
         self.policy.insert(&mut self.slab, slot);
         Set::Inserted
@@ -161,8 +154,8 @@ impl<K: Key + ?Sized, V, P: Policy> Shard<K, V, P> {
         self.table = HashTable::new();
         self.policy = P::default();
         around.front.empty_all();
+        around.releases(self.slab.total());
         for left in self.slab.drain() {
-            around.releases(left.weight());
             departed.push_left(left, Cause::Cleared);
         }
     }
@@ -196,7 +189,7 @@ impl<K: Key + ?Sized, V, P: Policy> Shard<K, V, P> {
             if other == slot {
                 return None;
             }
-            let node = &self.slab.moved_mut(other)?.node;
+            let node = self.slab.node(other)?;
             let (key, entry) = (node.key.clone(), node.entry.clone());
             front.empty(half);
             before = self.slab.move_in(other, key, entry);
@@ -221,14 +214,15 @@ impl<K: Key + ?Sized, V, P: Policy> Shard<K, V, P> {
 
     /// Empties a slot that the policy does not hold any more.
     fn empty(&mut self, slot: u32, around: &Around<'_, K, V, P>) -> Left<K, V, P> {
-        let left = self.slab.take(slot);
-        if let Ok(found) = self.table.find_entry(spread(left.hash()), |named| *named == slot) {
+        let hash = self.slab.hash(slot);
+        if let Ok(found) = self.table.find_entry(spread(hash), |named| *named == slot) {
             found.remove();
         }
-        if let Left::Moved(moved) = &left {
-            around.front.empty(moved.hash);
+        around.releases(self.slab.weight(slot));
+        let left = self.slab.take(slot);
+        if let Left::Moved(_) = &left {
+            around.front.empty(hash);
         }
-        around.releases(left.weight());
         left
     }
 }

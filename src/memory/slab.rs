@@ -14,28 +14,24 @@ use crate::memory::policy::{Policy, Slots};
 /// No slot. So a slab has `2^31 - 1` slots at most; policies use the bit that is left.
 pub(super) const NONE: u32 = u32::MAX >> 1;
 
-/// An entry in its slot, and what the store knows about it.
+/// An entry in its slot, with what a hit looks at in front.
+#[repr(C)]
 pub(super) struct Body<K: Key + ?Sized, V, P: Policy> {
     pub(super) key: K::Owned,
-    pub(super) entry: Entry<V>,
-    pub(super) weight: u64,
     /// The half of the key's hash that the table uses, so that it can grow without the caller's code.
     pub(super) hash: u32,
     pub(super) touch: P::Touch,
-    pub(super) mark: P::Mark,
-    #[expect(dead_code, reason = "the layout reads it")]
     pub(super) taken: Taken,
+    pub(super) entry: Entry<V>,
 }
 
 /// What is left in the slot of an entry that moved to a node.
 pub(super) struct Moved<K: Key + ?Sized, V, P: Policy> {
     pub(super) node: Shared<Node<K, V, P>>,
-    pub(super) weight: u64,
     pub(super) hash: u32,
-    pub(super) mark: P::Mark,
 }
 
-/// A byte with one value, so that the other values can say that a slot is vacant, and no word of its own
+/// A byte with one value, so that the other values can say what else is in a slot, and no word of its own
 /// has to.
 #[derive(Clone, Copy)]
 #[repr(u8)]
@@ -55,33 +51,22 @@ pub(super) enum Left<K: Key + ?Sized, V, P: Policy> {
     Moved(Moved<K, V, P>),
 }
 
-impl<K: Key + ?Sized, V, P: Policy> Left<K, V, P> {
-    pub(super) const fn hash(&self) -> u32 {
-        match self {
-            Self::Body(body) => body.hash,
-            Self::Moved(moved) => moved.hash,
-        }
-    }
-
-    pub(super) const fn weight(&self) -> u64 {
-        match self {
-            Self::Body(body) => body.weight,
-            Self::Moved(moved) => moved.weight,
-        }
-    }
-}
-
 /// Slots are handed out again, the one freed last first.
 pub(super) struct Slab<K: Key + ?Sized, V, P: Policy> {
     slots: Vec<Slot<K, V, P>>,
     vacant: u32,
+    /// Beside the slots, as no hit looks at these. Of each slot, what the policy keeps of it ..
+    marks: Vec<P::Mark>,
+    /// .. and what its entry weighs, in a store that weighs.
+    weights: Option<Vec<u64>>,
     /// Where exact recency counts.
     ticks: Arc<AtomicU64>,
 }
 
 impl<K: Key + ?Sized, V, P: Policy> Slab<K, V, P> {
-    pub(super) const fn new(ticks: Arc<AtomicU64>) -> Self {
-        Self { slots: Vec::new(), vacant: NONE, ticks }
+    pub(super) fn new(weighs: bool, ticks: Arc<AtomicU64>) -> Self {
+        let weights = weighs.then(Vec::new);
+        Self { slots: Vec::new(), vacant: NONE, marks: Vec::new(), weights, ticks }
     }
 
     #[inline]
@@ -112,70 +97,48 @@ impl<K: Key + ?Sized, V, P: Policy> Slab<K, V, P> {
         }
     }
 
-    /// Moves the entry of a slot to a node, unless it is in one.
-    pub(super) fn move_out(&mut self, slot: u32) -> Option<&Shared<Node<K, V, P>>>
-    where
-        V: 'static,
-    {
-        let place = &mut self.slots[slot as usize];
-        let found = std::mem::replace(place, Slot::Vacant { next: NONE });
-        let Slot::Taken(Body { key, entry, weight, hash, touch, mark, .. }) = found else {
-            *place = found;
-            return None;
-        };
-        let node = Shared::new(Node::new(key, entry, touch));
-        *place = Slot::Moved(Moved { node, weight, hash, mark });
-        match place {
+    /// The node to which the entry of a slot moved, if it did.
+    pub(super) fn node(&self, slot: u32) -> Option<&Shared<Node<K, V, P>>> {
+        match &self.slots[slot as usize] {
             Slot::Moved(moved) => Some(&moved.node),
             _ => None,
         }
     }
 
-    /// What is left of the entry of a slot, if it moved to a node.
-    pub(super) fn moved_mut(&mut self, slot: u32) -> Option<&mut Moved<K, V, P>> {
-        match &mut self.slots[slot as usize] {
-            Slot::Moved(moved) => Some(moved),
-            _ => None,
-        }
+    /// What the entry in a slot weighs; zero in a store that does not weigh.
+    #[inline]
+    pub(super) fn weight(&self, slot: u32) -> u64 {
+        self.weights.as_ref().map_or(0, |weights| weights[slot as usize])
     }
 
-    /// Puts an entry back into the slot of which it moved to a node, and gives the node.
-    pub(super) fn move_in(
-        &mut self,
-        slot: u32,
-        key: K::Owned,
-        entry: Entry<V>,
-    ) -> Option<Shared<Node<K, V, P>>> {
-        let place = &mut self.slots[slot as usize];
-        match std::mem::replace(place, Slot::Vacant { next: NONE }) {
-            Slot::Moved(Moved { node, weight, hash, mark }) => {
-                let touch = P::Touch::default();
-                *place = Slot::Taken(Body { key, entry, weight, hash, touch, mark, taken: Taken::Yes });
-                Some(node)
-            }
-            other => {
-                *place = other;
-                None
-            }
+    #[inline]
+    pub(super) fn set_weight(&mut self, slot: u32, weight: u64) {
+        if let Some(weights) = &mut self.weights {
+            weights[slot as usize] = weight;
         }
     }
 
     /// Puts `body` into a slot; the slab never has more than `capacity` of them, which must not all be
     /// taken.
-    pub(super) fn insert(&mut self, body: Body<K, V, P>, capacity: usize) -> u32 {
+    pub(super) fn insert(&mut self, body: Body<K, V, P>, weight: u64, capacity: usize) -> u32 {
         let slot = self.vacant;
         if let Some(Slot::Vacant { next }) = self.slots.get(slot as usize) {
             self.vacant = *next;
             self.slots[slot as usize] = Slot::Taken(body);
+            self.marks[slot as usize] = P::Mark::default();
+            self.set_weight(slot, weight);
             return slot;
         }
-        if self.slots.len() == self.slots.capacity() {
-            // Doubles as a vector would, but stops at the bound, so that a full store has no slack.
-            let left = capacity.saturating_sub(self.slots.len());
-            self.slots.reserve_exact(self.slots.len().max(4).min(left).max(1));
-        }
+        let left = capacity.saturating_sub(self.slots.len());
+        reserve(&mut self.slots, left);
+        reserve(&mut self.marks, left);
         let slot = u32::try_from(self.slots.len()).unwrap_or(NONE);
         self.slots.push(Slot::Taken(body));
+        self.marks.push(P::Mark::default());
+        if let Some(weights) = &mut self.weights {
+            reserve(weights, left);
+            weights.push(weight);
+        }
         slot
     }
 
@@ -189,6 +152,42 @@ impl<K: Key + ?Sized, V, P: Policy> Slab<K, V, P> {
         }
     }
 
+    /// Moves the entry of a slot to a node, unless it is in one.
+    pub(super) fn move_out(&mut self, slot: u32) -> Option<&Shared<Node<K, V, P>>>
+    where
+        V: 'static,
+    {
+        let place = &mut self.slots[slot as usize];
+        let found = std::mem::replace(place, Slot::Vacant { next: NONE });
+        let Slot::Taken(Body { key, entry, hash, touch, .. }) = found else {
+            *place = found;
+            return None;
+        };
+        *place = Slot::Moved(Moved { node: Shared::new(Node::new(key, entry, touch)), hash });
+        self.node(slot)
+    }
+
+    /// Puts an entry back into the slot of which it moved to a node, and gives the node.
+    pub(super) fn move_in(
+        &mut self,
+        slot: u32,
+        key: K::Owned,
+        entry: Entry<V>,
+    ) -> Option<Shared<Node<K, V, P>>> {
+        let place = &mut self.slots[slot as usize];
+        match std::mem::replace(place, Slot::Vacant { next: NONE }) {
+            Slot::Moved(Moved { node, hash }) => {
+                let touch = P::Touch::default();
+                *place = Slot::Taken(Body { key, hash, touch, taken: Taken::Yes, entry });
+                Some(node)
+            }
+            other => {
+                *place = other;
+                None
+            }
+        }
+    }
+
     /// The names of the taken slots whose key passes.
     pub(super) fn names(&self, pass: impl Fn(&K) -> bool) -> Vec<u32> {
         let passes = |slot: &Slot<K, V, P>| match slot {
@@ -199,14 +198,29 @@ impl<K: Key + ?Sized, V, P: Policy> Slab<K, V, P> {
         (0..).zip(&self.slots).filter(|(_, slot)| passes(slot)).map(|(name, _)| name).collect()
     }
 
+    /// What all entries weigh.
+    pub(super) fn total(&self) -> u64 {
+        let taken = |slot: &Slot<K, V, P>| !matches!(slot, Slot::Vacant { .. });
+        let weighed = self.weights.iter().flatten().zip(&self.slots);
+        weighed.filter(|(_, slot)| taken(slot)).map(|(weight, _)| *weight).sum()
+    }
+
     /// Empties the slab.
     pub(super) fn drain(&mut self) -> impl Iterator<Item = Left<K, V, P>> + use<K, V, P> {
-        let all = std::mem::replace(self, Self::new(Arc::clone(&self.ticks)));
+        let empty = Self::new(self.weights.is_some(), Arc::clone(&self.ticks));
+        let all = std::mem::replace(self, empty);
         all.slots.into_iter().filter_map(|slot| match slot {
             Slot::Taken(body) => Some(Left::Body(body)),
             Slot::Moved(moved) => Some(Left::Moved(moved)),
             Slot::Vacant { .. } => None,
         })
+    }
+}
+
+/// Room for one more. Doubles as a vector would, but stops at the bound, so that a full store has no slack.
+fn reserve<T>(vector: &mut Vec<T>, left: usize) {
+    if vector.len() == vector.capacity() {
+        vector.reserve_exact(vector.len().max(4).min(left).max(1));
     }
 }
 
@@ -227,20 +241,12 @@ impl<K: Key + ?Sized, V, P: Policy> Slots<P> for Slab<K, V, P> {
 
     #[inline]
     fn mark(&self, slot: u32) -> &P::Mark {
-        match &self.slots[slot as usize] {
-            Slot::Taken(body) => &body.mark,
-            Slot::Moved(moved) => &moved.mark,
-            Slot::Vacant { .. } => vacant(),
-        }
+        &self.marks[slot as usize]
     }
 
     #[inline]
     fn mark_mut(&mut self, slot: u32) -> &mut P::Mark {
-        match &mut self.slots[slot as usize] {
-            Slot::Taken(body) => &mut body.mark,
-            Slot::Moved(moved) => &mut moved.mark,
-            Slot::Vacant { .. } => vacant(),
-        }
+        &mut self.marks[slot as usize]
     }
 
     #[inline]
@@ -269,7 +275,7 @@ mod tests {
         /// Names are those of a pile of plates: none twice, and never more than were in use at once.
         #[test]
         fn slots_are_used_again(steps in prop::collection::vec(prop::option::weighted(0.5, 0..8usize), 0..100)) {
-            let mut slab = Slab::<u64, u64, S3Fifo>::new(Arc::default());
+            let mut slab = Slab::<u64, u64, S3Fifo>::new(false, Arc::default());
             let (mut taken, mut most) = (Vec::new(), 0);
             for (key, step) in (0..).zip(steps) {
                 if let Some(place) = step.filter(|place| *place < taken.len()) {
@@ -278,8 +284,8 @@ mod tests {
                     slab.take(slot);
                 } else {
                     let entry = Entry::new(0, Lifetime::forever(Timestamp::EPOCH));
-                    let (touch, mark) = Default::default();
-                    let slot = slab.insert(Body { key, entry, weight: 0, hash: 0, touch, mark, taken: Taken::Yes }, 100);
+                    let body = Body { key, hash: 0, touch: AtomicU8::default(), taken: Taken::Yes, entry };
+                    let slot = slab.insert(body, 0, 100);
                     prop_assert!(taken.iter().all(|(other, _)| *other != slot));
                     taken.push((slot, key));
                 }
@@ -293,8 +299,8 @@ mod tests {
     }
 
     #[test]
-    fn a_slot_costs_key_and_entry_and_24_bytes() {
-        assert_eq!(size_of::<Slot<u64, u64, S3Fifo>>(), 8 + size_of::<Entry<u64>>() + 24);
-        assert_eq!(size_of::<Slot<str, u64, S3Fifo>>(), 24 + size_of::<Entry<u64>>() + 24);
+    fn a_slot_costs_key_and_entry_and_8_bytes() {
+        assert_eq!(size_of::<Slot<u64, u64, S3Fifo>>(), 8 + size_of::<Entry<u64>>() + 8);
+        assert_eq!(size_of::<Slot<str, u64, S3Fifo>>(), 24 + size_of::<Entry<u64>>() + 8);
     }
 }
