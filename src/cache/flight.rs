@@ -287,13 +287,15 @@ impl<O, V: Clone> Slot<O, V> {
 /// What goes on with the keys of a shard.
 struct Table<O, V> {
     slots: HashTable<Slot<O, V>>,
-    /// The keys, with their hashes, whose writes have begun and not ended, as often as they are written at once.
-    writing: HashTable<(u64, O)>,
+    /// The keys, with their hashes, whose writes have begun and not ended, as often as they are written at once. Most
+    /// of the time there is one at most.
+    writing: Option<(u64, O)>,
+    also_writing: HashTable<(u64, O)>,
 }
 
 impl<O, V> Default for Table<O, V> {
     fn default() -> Self {
-        Self { slots: HashTable::new(), writing: HashTable::new() }
+        Self { slots: HashTable::new(), writing: None, also_writing: HashTable::new() }
     }
 }
 
@@ -306,7 +308,11 @@ impl<O, V: Clone> Table<O, V> {
     }
 
     fn begin_write(&mut self, key: O, hash: u64) {
-        self.writing.insert_unique(hash, (hash, key), |(hash, _)| *hash);
+        if self.writing.is_none() {
+            self.writing = Some((hash, key));
+        } else {
+            self.also_writing.insert_unique(hash, (hash, key), |(hash, _)| *hash);
+        }
     }
 
     /// One write of `key` less.
@@ -314,7 +320,10 @@ impl<O, V: Clone> Table<O, V> {
     where
         O: Borrow<K>,
     {
-        let found = self.writing.find_entry(hash, |(_, owned)| owned.borrow() == key).ok()?;
+        if let Some((_, owned)) = self.writing.take_if(|(other, owned)| *other == hash && (*owned).borrow() == key) {
+            return Some(owned);
+        }
+        let found = self.also_writing.find_entry(hash, |(_, owned)| owned.borrow() == key).ok()?;
         Some(found.remove().0.1)
     }
 
@@ -322,7 +331,8 @@ impl<O, V: Clone> Table<O, V> {
     where
         O: Borrow<K>,
     {
-        !self.writing.is_empty() && self.writing.find(hash, |(_, owned)| owned.borrow() == key).is_some()
+        let first = self.writing.as_ref().is_some_and(|(other, owned)| *other == hash && owned.borrow() == key);
+        first || self.also_writing.find(hash, |(_, owned)| owned.borrow() == key).is_some()
     }
 
     /// Changes the slot of `key`, if there is one, and drops it if nothing goes on there any more.
@@ -528,7 +538,7 @@ impl<O: Hash + Eq, V: Clone> Flights<O, V> {
     pub(crate) fn is_idle(&self) -> bool {
         self.shards.iter().all(|shard| {
             let table = shard.lock();
-            table.slots.is_empty() && table.writing.is_empty()
+            table.slots.is_empty() && table.writing.is_none() && table.also_writing.is_empty()
         })
     }
 }

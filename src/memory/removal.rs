@@ -4,11 +4,8 @@ use std::any::Any;
 use std::borrow::Borrow;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
-use sdd::Shared;
-
 use crate::entry::Entry;
 use crate::key::Key;
-use crate::memory::front::Node;
 use crate::memory::policy::{DefaultPolicy, Policy};
 use crate::memory::slab::Left;
 
@@ -47,9 +44,10 @@ struct Gone<K: Key + ?Sized, V, P: Policy> {
 }
 
 enum What<K: Key + ?Sized, V, P: Policy> {
-    /// `None` stands for the key of the call, when the store keeps its own copy of that.
-    Entry(Option<K::Owned>, Entry<V>),
-    Node(Shared<Node<K, V, P>>),
+    Left(Left<K, V, P>),
+    Entry(K::Owned, Entry<V>),
+    /// Under the key of the call, where the store keeps its own copy of that.
+    Asked(Entry<V>),
 }
 
 impl<'k, K: Key + ?Sized, V, P: Policy> Departed<'k, K, V, P> {
@@ -64,25 +62,20 @@ impl<'k, K: Key + ?Sized, V, P: Policy> Departed<'k, K, V, P> {
     }
 
     pub(super) fn push(&mut self, key: K::Owned, entry: Entry<V>, cause: Cause) {
-        self.hold(What::Entry(Some(key), entry), cause);
+        self.hold(What::Entry(key, entry), cause);
     }
 
+    #[inline]
     pub(super) fn push_left(&mut self, left: Left<K, V, P>, cause: Cause) {
-        match left {
-            Left::Body(body) => self.hold(What::Entry(Some(body.key), body.entry), cause),
-            Left::Moved(moved) => self.push_node(moved.node, cause),
-        }
-    }
-
-    pub(super) fn push_node(&mut self, node: Shared<Node<K, V, P>>, cause: Cause) {
-        self.hold(What::Node(node), cause);
+        self.hold(What::Left(left), cause);
     }
 
     /// The entry under the key of the call, where the key stays in the store.
     pub(super) fn push_asked(&mut self, entry: Entry<V>, cause: Cause) {
-        self.hold(What::Entry(None, entry), cause);
+        self.hold(What::Asked(entry), cause);
     }
 
+    #[inline]
     fn hold(&mut self, what: What<K, V, P>, cause: Cause) {
         let gone = Gone { what, cause };
         if self.first.is_none() {
@@ -105,8 +98,10 @@ impl<'k, K: Key + ?Sized, V, P: Policy> Departed<'k, K, V, P> {
         let mut panic: Option<Box<dyn Any + Send>> = None;
         for gone in self.first.take().into_iter().chain(self.rest.drain(..)) {
             let (key, entry) = match &gone.what {
-                What::Entry(key, entry) => (key.as_ref().map(Borrow::borrow).or(self.asked), entry),
-                What::Node(node) => (Some(node.key.borrow()), &node.entry),
+                What::Left(Left::Body(body)) => (Some(body.key.borrow()), &body.entry),
+                What::Left(Left::Moved(moved)) => (Some(moved.node.key.borrow()), &moved.node.entry),
+                What::Entry(key, entry) => (Some(key.borrow()), entry),
+                What::Asked(entry) => (self.asked, entry),
             };
             let Some(key) = key else { continue };
             let told = catch_unwind(AssertUnwindSafe(|| listener(key, entry, gone.cause)));

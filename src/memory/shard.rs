@@ -12,7 +12,7 @@ use crate::memory::front::{Front, Node};
 use crate::memory::policy::{Policy, Slots};
 use crate::memory::removal::{Cause, Departed};
 use crate::memory::scales::Scales;
-use crate::memory::slab::{Body, Left, NONE, Slab, Taken};
+use crate::memory::slab::{Body, Left, NONE, Slab, Taken, more};
 
 /// What is under one lock. No method calls the caller's code, except `Eq`, and `ToOwned` before it
 /// changes anything.
@@ -121,6 +121,9 @@ impl<K: Key + ?Sized, V, P: Policy> Shard<K, V, P> {
         let hash = half(write.hash);
         let body = Body { key, hash, touch: P::Touch::default(), taken: Taken::Yes, entry };
         let slot = self.slab.insert(body, write.weight, self.capacity);
+        if self.table.len() == self.table.capacity() {
+            self.table.reserve(more(self.len(), self.capacity), |slot| spread(self.slab.hash(*slot)));
+        }
         self.table.insert_unique(spread(hash), slot, |slot| spread(self.slab.hash(*slot)));
         self.policy.insert(&mut self.slab, slot);
         Set::Inserted

@@ -129,14 +129,14 @@ impl<K: Key + ?Sized, V, P: Policy> Slab<K, V, P> {
             self.set_weight(slot, weight);
             return slot;
         }
-        let left = capacity.saturating_sub(self.slots.len());
-        reserve(&mut self.slots, left);
-        reserve(&mut self.marks, left);
+        let more = more(self.slots.len(), capacity);
+        reserve(&mut self.slots, more);
+        reserve(&mut self.marks, more);
         let slot = u32::try_from(self.slots.len()).unwrap_or(NONE);
         self.slots.push(Slot::Taken(body));
         self.marks.push(P::Mark::default());
         if let Some(weights) = &mut self.weights {
-            reserve(weights, left);
+            reserve(weights, more);
             weights.push(weight);
         }
         slot
@@ -217,10 +217,17 @@ impl<K: Key + ?Sized, V, P: Policy> Slab<K, V, P> {
     }
 }
 
-/// Room for one more. Doubles as a vector would, but stops at the bound, so that a full store has no slack.
-fn reserve<T>(vector: &mut Vec<T>, left: usize) {
+/// For how many more there is to be room when `len` of at most `capacity` fill what there was. Twice as much, as in a
+/// vector, but no more than the bound, so that a full store has no slack; and all of that once an eighth of it is
+/// used, as what was moved most often is what costs most of an insertion.
+pub(super) fn more(len: usize, capacity: usize) -> usize {
+    let left = capacity.saturating_sub(len).max(1);
+    if len >= capacity / 8 { left } else { len.clamp(4, left.max(4)).min(left) }
+}
+
+fn reserve<T>(vector: &mut Vec<T>, more: usize) {
     if vector.len() == vector.capacity() {
-        vector.reserve_exact(vector.len().max(4).min(left).max(1));
+        vector.reserve_exact(more);
     }
 }
 

@@ -18,116 +18,98 @@ pub(super) enum Place {
 /// seen before, and no more.
 #[derive(Debug, Default)]
 pub(super) struct Ghost<const COLD: u32, const HOT: u32> {
-    cells: Box<[u32]>,
+    buckets: Box<[Bucket]>,
     made_for: u32,
-    /// Of cold keys and of hot ones.
-    windows: [Window; 2],
+    cold: Window,
+    hot: Window,
 }
+
+type Bucket = [u32; 8];
 
 /// Counts the keys of one place; a key is forgotten after `limit` others.
 #[derive(Debug, Default)]
 struct Window {
     limit: u32,
-    /// So many keys share a stamp.
-    unit: u32,
-    /// So many stamps is it long.
-    stamps: u32,
-    /// What the age grows by with each stamp.
-    step: u32,
-    /// The stamp of the keys that are given up now; wraps.
+    /// The stamp of the keys that are given up now, in parts of the window; wraps.
     now: u32,
-    /// How many of these there were.
-    with_it: u32,
+    /// What is left of the keys since, in parts of a stamp.
+    rest: u32,
 }
 
-const WAYS: u32 = 8;
 /// Cells for one key to be remembered, so that few buckets are crowded: five for four.
 const ROOM: (u32, u32) = (5, 4);
 const STAMP_BITS: u32 = 15;
 const STAMP: u32 = (1 << STAMP_BITS) - 1;
 const HOT_BIT: u32 = 1 << STAMP_BITS;
-/// A window is so many stamps long; the other values of a stamp are for what has been dead for long.
+/// A window is so many stamps long, whatever its limit, so that ages of both places compare; the other values of a
+/// stamp are for what has been dead for long.
 const STAMPS: u32 = 64;
-/// So many parts has a window, when ages of both places are compared.
-const SCALE: u32 = 1024;
-const EMPTY: u32 = 0;
 
 impl<const COLD: u32, const HOT: u32> Ghost<COLD, HOT> {
     /// Remembers the key of `hash`, while the policy holds `held` entries. When that has changed much since the
     /// table was made, the table is made anew, and empty: it happens in stores that are bounded by weight.
     pub(super) fn remember(&mut self, hash: u32, place: Place, held: u32) {
-        let unmade = self.cells.is_empty();
+        let unmade = self.buckets.is_empty();
         if unmade || held > self.made_for.saturating_add(self.made_for / 2) || held < self.made_for / 2 {
             *self = Self::for_held(held);
         }
-        let stamp = match place {
-            Place::Cold => self.windows[0].next(),
-            Place::Hot => self.windows[1].next() | HOT_BIT,
-        };
+        let (now, hot_now) = (self.cold.now, self.hot.now);
         let bucket = self.bucket(hash);
+        let Some(cells) = self.buckets.get_mut(bucket) else { return };
         // Its own cell or else the oldest, and without a branch, as none could be foretold.
-        let rank = |cell: u32| if cell >> 16 == print(hash) { 1 << 32 } else { u64::from(self.age(cell)) };
-        let ranked = self.cells[bucket.clone()].iter().zip(bucket).map(|(cell, at)| (rank(*cell), at));
-        if let Some((_, at)) = ranked.reduce(|one, other| if one.0 > other.0 { one } else { other }) {
-            self.cells[at] = print(hash) << 16 | stamp;
+        let mut best = 0;
+        for (at, cell) in (0..).zip(&*cells) {
+            let is_hot = 0u32.wrapping_sub(cell >> STAMP_BITS & 1);
+            let age = (now ^ (now ^ hot_now) & is_hot).wrapping_sub(*cell) & STAMP;
+            let own = u32::from(cell >> 16 == print(hash));
+            best = best.max(own << 20 | age << 3 | at);
         }
+        let stamp = match place {
+            Place::Cold => self.cold.next(),
+            Place::Hot => self.hot.next() | HOT_BIT,
+        };
+        cells[(best & 7) as usize] = print(hash) << 16 | stamp;
     }
 
     /// Forgets the key of `hash`; where it was when it was given up, if it is remembered.
     pub(super) fn recall(&mut self, hash: u32) -> Option<Place> {
-        let bucket = self.bucket(hash);
-        let cell = self.cells[bucket].iter_mut().find(|cell| **cell >> 16 == print(hash))?;
-        let found = std::mem::replace(cell, EMPTY);
-        let place = if found & HOT_BIT == 0 { Place::Cold } else { Place::Hot };
-        (self.age(found) < u32::MAX).then_some(place)
+        let (bucket, forgotten) = (self.bucket(hash), self.cold.forgotten());
+        let cell = self.buckets.get_mut(bucket)?.iter_mut().find(|cell| **cell >> 16 == print(hash))?;
+        let found = std::mem::replace(cell, forgotten);
+        let (place, window) =
+            if found & HOT_BIT == 0 { (Place::Cold, &self.cold) } else { (Place::Hot, &self.hot) };
+        (window.now.wrapping_sub(found) & STAMP < STAMPS).then_some(place)
     }
 
     fn for_held(held: u32) -> Self {
         let held = held.max(4);
-        let cold = Window::new(held / 4 * COLD);
-        let hot = Window::new(held / 4 * HOT);
-        let buckets = ((cold.limit + hot.limit) / ROOM.1 * ROOM.0).div_ceil(WAYS).max(1);
-        let cells = vec![EMPTY; (buckets * WAYS) as usize].into();
-        Self { cells, made_for: held, windows: [cold, hot] }
+        let cold = Window { limit: held / 4 * COLD, ..Window::default() };
+        let hot = Window { limit: held / 4 * HOT, ..Window::default() };
+        let buckets = ((cold.limit + hot.limit) / ROOM.1 * ROOM.0).div_ceil(8).max(1);
+        let empty = [cold.forgotten(); 8];
+        Self { buckets: vec![empty; buckets as usize].into(), made_for: held, cold, hot }
     }
 
-    fn bucket(&self, hash: u32) -> std::ops::Range<usize> {
-        let ways = WAYS as usize;
-        let buckets = (self.cells.len() / ways) as u64;
-        let first = usize::try_from((u64::from(hash) * buckets) >> 32).unwrap_or(0) * ways;
-        first..(first + ways).min(self.cells.len())
-    }
-
-    /// In a measure that is the same for both places; the most if it is forgotten or nothing.
-    #[inline]
-    fn age(&self, cell: u32) -> u32 {
-        let window = &self.windows[(cell >> STAMP_BITS & 1) as usize];
-        if cell == EMPTY { u32::MAX } else { window.age(cell & STAMP) }
+    fn bucket(&self, hash: u32) -> usize {
+        usize::try_from((u64::from(hash) * self.buckets.len() as u64) >> 32).unwrap_or(0)
     }
 }
 
 impl Window {
-    fn new(limit: u32) -> Self {
-        let unit = limit.div_ceil(STAMPS).max(1);
-        let stamps = limit.div_ceil(unit);
-        Self { limit, unit, stamps, step: SCALE / stamps.max(1), now: 0, with_it: 0 }
-    }
-
     /// The stamp of a key that is given up now.
     fn next(&mut self) -> u32 {
-        if self.with_it == self.unit {
-            self.now = (self.now + 1) & STAMP;
-            self.with_it = 0;
+        let stamp = self.now;
+        self.rest += STAMPS;
+        if self.rest >= self.limit {
+            self.now = (self.now + self.rest / self.limit) & STAMP;
+            self.rest %= self.limit;
         }
-        self.with_it += 1;
-        self.now
+        stamp
     }
 
-    /// In parts of the window; the most if it is over.
-    #[inline]
-    const fn age(&self, stamp: u32) -> u32 {
-        let stamps = self.now.wrapping_sub(stamp) & STAMP;
-        if stamps < self.stamps { stamps * self.step } else { u32::MAX }
+    /// A cell of nobody's, which goes before any that is remembered.
+    const fn forgotten(&self) -> u32 {
+        self.now.wrapping_sub(STAMPS) & STAMP
     }
 }
 
@@ -181,6 +163,6 @@ mod tests {
     fn a_ghost_costs_less_than_four_bytes_an_entry() {
         let mut ghost = Ghost::<2, 1>::default();
         ghost.remember(0, Place::Cold, 100_000);
-        assert!(size_of_val(&*ghost.cells) < 4 * 100_000);
+        assert!(size_of_val(&*ghost.buckets) < 4 * 100_000);
     }
 }
