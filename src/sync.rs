@@ -1,8 +1,8 @@
 //! The locks of `std`, in one place: they do not poison, because every critical section leaves
 //! its data whole before it calls anything that can panic, and a schedule explorer can take their place.
 
-use std::sync::{PoisonError, TryLockError};
 pub(crate) use std::sync::{MutexGuard, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{PoisonError, TryLockError};
 
 #[derive(Debug, Default)]
 pub(crate) struct Mutex<T>(std::sync::Mutex<T>);

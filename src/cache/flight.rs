@@ -241,7 +241,6 @@ impl<V: Clone> Flight<V> {
         let _before = std::mem::replace(&mut self.course.lock().state, state);
         self.changed.notify_waiters();
     }
-
 }
 
 /// Waits until all of these are over.
@@ -320,7 +319,9 @@ impl<O, V: Clone> Table<O, V> {
     where
         O: Borrow<K>,
     {
-        if let Some((_, owned)) = self.writing.take_if(|(other, owned)| *other == hash && (*owned).borrow() == key) {
+        if let Some((_, owned)) =
+            self.writing.take_if(|(other, owned)| *other == hash && (*owned).borrow() == key)
+        {
             return Some(owned);
         }
         let found = self.also_writing.find_entry(hash, |(_, owned)| owned.borrow() == key).ok()?;
@@ -331,7 +332,8 @@ impl<O, V: Clone> Table<O, V> {
     where
         O: Borrow<K>,
     {
-        let first = self.writing.as_ref().is_some_and(|(other, owned)| *other == hash && owned.borrow() == key);
+        let first =
+            self.writing.as_ref().is_some_and(|(other, owned)| *other == hash && owned.borrow() == key);
         first || self.also_writing.find(hash, |(_, owned)| owned.borrow() == key).is_some()
     }
 

@@ -11,10 +11,10 @@ use crate::describe::Description;
 use crate::entry::Entry;
 use crate::error::Result;
 use crate::key::{Key, Value};
+use crate::memory::front::{ASK, Front};
 use crate::memory::policy::{DefaultPolicy, Policy};
 use crate::memory::removal::{Cause, Departed, Listener};
 use crate::memory::scales::Scales;
-use crate::memory::front::{ASK, Front};
 use crate::memory::shard::{Around, Set, Shard, Write, half};
 use crate::store::{ClearPrefix, Evict, Refusal, SetOutcome, Store};
 use crate::sync::RwLock;
@@ -286,13 +286,12 @@ impl<K: Key + ?Sized, V: Value, P: Policy> Store for Memory<K, V, P> {
     fn peek_with<R>(&self, key: &K, read: impl FnOnce(&Entry<V>) -> R) -> Option<R> {
         let hash = self.hasher.hash_one(key);
         let line = self.line(hash);
-        let guard = line.front.guard(half(hash));
-        let hot = guard.as_ref().and_then(|guard| line.front.find(key, half(hash), guard));
+        let hot = line.front.find(key, half(hash));
         let shard = hot.is_none().then(|| line.shard.read());
         // In one place, so that the caller's code is compiled into it.
         let shown = read(match &shard {
             Some(shard) => shard.read(key, hash)?,
-            None => hot?,
+            None => &hot.as_deref()?.as_deref()?.entry,
         });
         if shard.is_some() && line.front.counts() {
             drop(shard);

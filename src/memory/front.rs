@@ -5,14 +5,14 @@
 //! readers reach by one atomic pointer, and back when it is written or another takes its place. The lock still orders all
 //! that changes: only who holds it for writing changes a cell.
 //!
-//! A reader may hold a node that has just left. It is freed when nobody can, by epoch-based reclamation (Fraser:
-//! *Practical lock-freedom*, 2004, chapter 5; the crate `sdd`).
+//! A reader may hold a node that has just left; whoever lets go of it last drops it (`arc-swap`). So a value that left
+//! lives no longer than the last call that reads it.
 
 use std::borrow::Borrow;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use sdd::{AtomicShared, Guard, Shared, Tag};
+use arc_swap::{ArcSwapOption, Guard};
 
 use crate::entry::Entry;
 use crate::key::Key;
@@ -47,8 +47,11 @@ struct Cell<K: Key + ?Sized, V, P: Policy> {
     print: AtomicU32,
     /// The slot that it moved out of.
     slot: AtomicU32,
-    node: AtomicShared<Node<K, V, P>>,
+    node: ArcSwapOption<Node<K, V, P>>,
 }
+
+/// What a reader holds while it reads.
+pub(super) type Found<K, V, P> = Guard<Option<Arc<Node<K, V, P>>>>;
 
 /// So many entries of a shard share a cell ..
 const ENTRIES_A_CELL: usize = 8;
@@ -71,26 +74,22 @@ impl<K: Key + ?Sized, V, P: Policy> Front<K, V, P> {
         Self { cells: OnceLock::new(), size, ask: ask - 1, locked: AtomicU32::new(0), ticks }
     }
 
-    /// What keeps alive whatever is found for a key, if anything may be.
+    /// The node of `key`, if it is here: a hit.
     #[inline]
-    pub(super) fn guard(&self, half: u32) -> Option<Guard> {
+    pub(super) fn find(&self, key: &K, half: u32) -> Option<Found<K, V, P>> {
         let cells = self.cells.get()?;
-        (cells[place(half, cells.len())].print.load(Ordering::Relaxed) == print(half)).then(Guard::new)
-    }
-
-    /// The entry of `key`, if it is here: a hit.
-    #[inline]
-    pub(super) fn find<'g>(&'g self, key: &K, half: u32, guard: &'g Guard) -> Option<&'g Entry<V>> {
-        let node = self.cell(half).node.load(Ordering::Acquire, guard).as_ref()?;
-        if node.key.borrow() != key {
+        let cell = &cells[place(half, cells.len())];
+        if cell.print.load(Ordering::Relaxed) != print(half) {
             return None;
         }
+        let found = cell.node.load();
+        let node = found.as_ref().filter(|node| node.key.borrow() == key)?;
         // A line that is only read stays in every core's cache.
         if !node.used.load(Ordering::Relaxed) {
             node.used.store(true, Ordering::Relaxed);
         }
         P::hit(&node.touch, || self.ticks.fetch_add(1, Ordering::Relaxed));
-        Some(&node.entry)
+        Some(found)
     }
 
     /// Counts a hit that took the lock. Whether its key is to ask for a cell.
@@ -103,8 +102,7 @@ impl<K: Key + ?Sized, V, P: Policy> Front<K, V, P> {
 
     /// Whether a key may have its cell: it is free, or its node was not read since the last one asked.
     pub(super) fn yields(&self, half: u32) -> bool {
-        let guard = Guard::new();
-        let node = self.cell(half).node.load(Ordering::Acquire, &guard);
+        let node = self.cell(half).node.load();
         node.as_ref().is_none_or(|node| !node.used.swap(false, Ordering::Relaxed))
     }
 
@@ -115,9 +113,9 @@ impl<K: Key + ?Sized, V, P: Policy> Front<K, V, P> {
     }
 
     /// Puts the node of a slot into the cell of its key, which is empty. Under the lock, for writing.
-    pub(super) fn fill(&self, half: u32, slot: u32, node: Shared<Node<K, V, P>>) {
+    pub(super) fn fill(&self, half: u32, slot: u32, node: Arc<Node<K, V, P>>) {
         let cell = self.cell(half);
-        drop(cell.node.swap((Some(node), Tag::None), Ordering::AcqRel));
+        cell.node.store(Some(node));
         cell.slot.store(slot, Ordering::Relaxed);
         cell.print.store(print(half), Ordering::Relaxed);
     }
@@ -135,7 +133,11 @@ impl<K: Key + ?Sized, V, P: Policy> Front<K, V, P> {
 
     fn cell(&self, half: u32) -> &Cell<K, V, P> {
         let cells = self.cells.get_or_init(|| {
-            let cell = || Cell { print: AtomicU32::new(0), slot: AtomicU32::new(0), node: AtomicShared::null() };
+            let cell = || Cell {
+                print: AtomicU32::new(0),
+                slot: AtomicU32::new(0),
+                node: ArcSwapOption::const_empty(),
+            };
             (0..self.size).map(|_| cell()).collect()
         });
         &cells[place(half, cells.len())]
@@ -145,7 +147,7 @@ impl<K: Key + ?Sized, V, P: Policy> Front<K, V, P> {
 impl<K: Key + ?Sized, V, P: Policy> Cell<K, V, P> {
     fn empty(&self) {
         self.print.store(0, Ordering::Relaxed);
-        drop(self.node.swap((None, Tag::None), Ordering::AcqRel));
+        self.node.store(None);
     }
 }
 

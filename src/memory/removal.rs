@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use crate::entry::Entry;
 use crate::key::Key;
 use crate::memory::policy::{DefaultPolicy, Policy};
-use crate::memory::slab::Left;
+use crate::memory::slab::Slot;
 
 /// Why an entry left a memory tier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -44,7 +44,7 @@ struct Gone<K: Key + ?Sized, V, P: Policy> {
 }
 
 enum What<K: Key + ?Sized, V, P: Policy> {
-    Left(Left<K, V, P>),
+    Left(Slot<K, V, P>),
     Entry(K::Owned, Entry<V>),
     /// Under the key of the call, where the store keeps its own copy of that.
     Asked(Entry<V>),
@@ -66,7 +66,7 @@ impl<'k, K: Key + ?Sized, V, P: Policy> Departed<'k, K, V, P> {
     }
 
     #[inline]
-    pub(super) fn push_left(&mut self, left: Left<K, V, P>, cause: Cause) {
+    pub(super) fn push_left(&mut self, left: Slot<K, V, P>, cause: Cause) {
         self.hold(What::Left(left), cause);
     }
 
@@ -97,13 +97,12 @@ impl<'k, K: Key + ?Sized, V, P: Policy> Departed<'k, K, V, P> {
     fn tell(&mut self, listener: &Listener<K, V>) {
         let mut panic: Option<Box<dyn Any + Send>> = None;
         for gone in self.first.take().into_iter().chain(self.rest.drain(..)) {
-            let (key, entry) = match &gone.what {
-                What::Left(Left::Body(body)) => (Some(body.key.borrow()), &body.entry),
-                What::Left(Left::Moved(moved)) => (Some(moved.node.key.borrow()), &moved.node.entry),
-                What::Entry(key, entry) => (Some(key.borrow()), entry),
-                What::Asked(entry) => (self.asked, entry),
+            let told = match &gone.what {
+                What::Left(slot) => slot.held(),
+                What::Entry(key, entry) => Some((key.borrow(), entry)),
+                What::Asked(entry) => self.asked.map(|key| (key, entry)),
             };
-            let Some(key) = key else { continue };
+            let Some((key, entry)) = told else { continue };
             let told = catch_unwind(AssertUnwindSafe(|| listener(key, entry, gone.cause)));
             if let (Err(payload), None) = (told, &panic) {
                 panic = Some(payload);

@@ -3,16 +3,14 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use hashbrown::HashTable;
-use sdd::Shared;
-
 use crate::entry::Entry;
 use crate::key::{Key, Value};
 use crate::memory::front::{Front, Node};
 use crate::memory::policy::{Policy, Slots};
 use crate::memory::removal::{Cause, Departed};
 use crate::memory::scales::Scales;
-use crate::memory::slab::{Body, Left, NONE, Slab, Taken, more};
+use crate::memory::slab::{Body, NONE, Slab, Slot, Taken, more};
+use hashbrown::HashTable;
 
 /// What is under one lock. No method calls the caller's code, except `Eq`, and `ToOwned` before it
 /// changes anything.
@@ -177,12 +175,7 @@ impl<K: Key + ?Sized, V, P: Policy> Shard<K, V, P> {
 
     /// Moves the entry of `key` to its cell of the front, and what is there back into its slot. Gives what is to be
     /// dropped when the lock is free. Calls the caller's `Clone` before it changes anything.
-    pub(super) fn promote(
-        &mut self,
-        key: &K,
-        hash: u64,
-        front: &Front<K, V, P>,
-    ) -> Option<Shared<Node<K, V, P>>>
+    pub(super) fn promote(&mut self, key: &K, hash: u64, front: &Front<K, V, P>) -> Option<Arc<Node<K, V, P>>>
     where
         V: Value,
     {
@@ -198,7 +191,7 @@ impl<K: Key + ?Sized, V, P: Policy> Shard<K, V, P> {
             before = self.slab.move_in(other, key, entry);
         }
         if let Some(node) = self.slab.move_out(slot) {
-            front.fill(half, slot, node.clone());
+            front.fill(half, slot, Arc::clone(node));
         }
         before
     }
@@ -210,20 +203,20 @@ impl<K: Key + ?Sized, V, P: Policy> Shard<K, V, P> {
     }
 
     /// Empties a slot that the policy holds.
-    fn take(&mut self, slot: u32, around: &Around<'_, K, V, P>) -> Left<K, V, P> {
+    fn take(&mut self, slot: u32, around: &Around<'_, K, V, P>) -> Slot<K, V, P> {
         self.policy.remove(&mut self.slab, slot);
         self.empty(slot, around)
     }
 
     /// Empties a slot that the policy does not hold any more.
-    fn empty(&mut self, slot: u32, around: &Around<'_, K, V, P>) -> Left<K, V, P> {
+    fn empty(&mut self, slot: u32, around: &Around<'_, K, V, P>) -> Slot<K, V, P> {
         let hash = self.slab.hash(slot);
         if let Ok(found) = self.table.find_entry(spread(hash), |named| *named == slot) {
             found.remove();
         }
         around.releases(self.slab.weight(slot));
         let left = self.slab.take(slot);
-        if let Left::Moved(_) = &left {
+        if let Slot::Moved(_) = &left {
             around.front.empty(hash);
         }
         left

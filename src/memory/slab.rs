@@ -4,8 +4,6 @@ use std::borrow::Borrow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use sdd::Shared;
-
 use crate::entry::Entry;
 use crate::key::Key;
 use crate::memory::front::Node;
@@ -27,7 +25,7 @@ pub(super) struct Body<K: Key + ?Sized, V, P: Policy> {
 
 /// What is left in the slot of an entry that moved to a node.
 pub(super) struct Moved<K: Key + ?Sized, V, P: Policy> {
-    pub(super) node: Shared<Node<K, V, P>>,
+    pub(super) node: Arc<Node<K, V, P>>,
     pub(super) hash: u32,
 }
 
@@ -39,16 +37,22 @@ pub(super) enum Taken {
     Yes,
 }
 
-enum Slot<K: Key + ?Sized, V, P: Policy> {
+/// Also what a slot was emptied of, as to move it from one form to another takes time.
+pub(super) enum Slot<K: Key + ?Sized, V, P: Policy> {
     Vacant { next: u32 },
     Taken(Body<K, V, P>),
     Moved(Moved<K, V, P>),
 }
 
-/// What a slot was emptied of.
-pub(super) enum Left<K: Key + ?Sized, V, P: Policy> {
-    Body(Body<K, V, P>),
-    Moved(Moved<K, V, P>),
+impl<K: Key + ?Sized, V, P: Policy> Slot<K, V, P> {
+    /// What is or was in it.
+    pub(super) fn held(&self) -> Option<(&K, &Entry<V>)> {
+        match self {
+            Self::Taken(body) => Some((body.key.borrow(), &body.entry)),
+            Self::Moved(moved) => Some((moved.node.key.borrow(), &moved.node.entry)),
+            Self::Vacant { .. } => None,
+        }
+    }
 }
 
 /// Slots are handed out again, the one freed last first.
@@ -98,7 +102,7 @@ impl<K: Key + ?Sized, V, P: Policy> Slab<K, V, P> {
     }
 
     /// The node to which the entry of a slot moved, if it did.
-    pub(super) fn node(&self, slot: u32) -> Option<&Shared<Node<K, V, P>>> {
+    pub(super) fn node(&self, slot: u32) -> Option<&Arc<Node<K, V, P>>> {
         match &self.slots[slot as usize] {
             Slot::Moved(moved) => Some(&moved.node),
             _ => None,
@@ -142,28 +146,21 @@ impl<K: Key + ?Sized, V, P: Policy> Slab<K, V, P> {
         slot
     }
 
-    pub(super) fn take(&mut self, slot: u32) -> Left<K, V, P> {
-        let found = std::mem::replace(&mut self.slots[slot as usize], Slot::Vacant { next: self.vacant });
-        self.vacant = slot;
-        match found {
-            Slot::Taken(body) => Left::Body(body),
-            Slot::Moved(moved) => Left::Moved(moved),
-            Slot::Vacant { .. } => vacant(),
-        }
+    #[inline]
+    pub(super) fn take(&mut self, slot: u32) -> Slot<K, V, P> {
+        let next = std::mem::replace(&mut self.vacant, slot);
+        std::mem::replace(&mut self.slots[slot as usize], Slot::Vacant { next })
     }
 
     /// Moves the entry of a slot to a node, unless it is in one.
-    pub(super) fn move_out(&mut self, slot: u32) -> Option<&Shared<Node<K, V, P>>>
-    where
-        V: 'static,
-    {
+    pub(super) fn move_out(&mut self, slot: u32) -> Option<&Arc<Node<K, V, P>>> {
         let place = &mut self.slots[slot as usize];
         let found = std::mem::replace(place, Slot::Vacant { next: NONE });
         let Slot::Taken(Body { key, entry, hash, touch, .. }) = found else {
             *place = found;
             return None;
         };
-        *place = Slot::Moved(Moved { node: Shared::new(Node::new(key, entry, touch)), hash });
+        *place = Slot::Moved(Moved { node: Arc::new(Node::new(key, entry, touch)), hash });
         self.node(slot)
     }
 
@@ -173,7 +170,7 @@ impl<K: Key + ?Sized, V, P: Policy> Slab<K, V, P> {
         slot: u32,
         key: K::Owned,
         entry: Entry<V>,
-    ) -> Option<Shared<Node<K, V, P>>> {
+    ) -> Option<Arc<Node<K, V, P>>> {
         let place = &mut self.slots[slot as usize];
         match std::mem::replace(place, Slot::Vacant { next: NONE }) {
             Slot::Moved(Moved { node, hash }) => {
@@ -190,30 +187,20 @@ impl<K: Key + ?Sized, V, P: Policy> Slab<K, V, P> {
 
     /// The names of the taken slots whose key passes.
     pub(super) fn names(&self, pass: impl Fn(&K) -> bool) -> Vec<u32> {
-        let passes = |slot: &Slot<K, V, P>| match slot {
-            Slot::Taken(body) => pass(body.key.borrow()),
-            Slot::Moved(moved) => pass(moved.node.key.borrow()),
-            Slot::Vacant { .. } => false,
-        };
+        let passes = |slot: &Slot<K, V, P>| slot.held().is_some_and(|(key, _)| pass(key));
         (0..).zip(&self.slots).filter(|(_, slot)| passes(slot)).map(|(name, _)| name).collect()
     }
 
     /// What all entries weigh.
     pub(super) fn total(&self) -> u64 {
-        let taken = |slot: &Slot<K, V, P>| !matches!(slot, Slot::Vacant { .. });
         let weighed = self.weights.iter().flatten().zip(&self.slots);
-        weighed.filter(|(_, slot)| taken(slot)).map(|(weight, _)| *weight).sum()
+        weighed.filter(|(_, slot)| slot.held().is_some()).map(|(weight, _)| *weight).sum()
     }
 
     /// Empties the slab.
-    pub(super) fn drain(&mut self) -> impl Iterator<Item = Left<K, V, P>> + use<K, V, P> {
+    pub(super) fn drain(&mut self) -> impl Iterator<Item = Slot<K, V, P>> + use<K, V, P> {
         let empty = Self::new(self.weights.is_some(), Arc::clone(&self.ticks));
-        let all = std::mem::replace(self, empty);
-        all.slots.into_iter().filter_map(|slot| match slot {
-            Slot::Taken(body) => Some(Left::Body(body)),
-            Slot::Moved(moved) => Some(Left::Moved(moved)),
-            Slot::Vacant { .. } => None,
-        })
+        std::mem::replace(self, empty).slots.into_iter().filter(|slot| slot.held().is_some())
     }
 }
 
@@ -277,6 +264,7 @@ mod tests {
     use crate::memory::policy::S3Fifo;
     use crate::time::Timestamp;
     use proptest::prelude::*;
+    use std::sync::atomic::AtomicU8;
 
     proptest! {
         /// Names are those of a pile of plates: none twice, and never more than were in use at once.

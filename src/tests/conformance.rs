@@ -35,6 +35,8 @@ conformance! {
 #[test]
 fn a_small_memory() {
     check("small memory", |_| Memory::<str, String>::new(3)).peeks().counts().max_entries(3).run().assert();
+    let hot = check("hot memory", |_| Memory::<str, String>::new(3).eager());
+    hot.peeks().counts().max_entries(3).run().assert();
 }
 
 #[test]

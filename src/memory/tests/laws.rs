@@ -231,6 +231,23 @@ proptest! {
             .run(&ops, text, |store| Some(store.evict()))?;
     }
 
+    /// Where every hit asks to be read without a lock next time.
+    #[test]
+    fn memory_keeps_the_laws_when_all_keys_are_hot(
+        ops in ops(), entries in max_entries(), weight in max_weight(), shards in prop::sample::select(vec![1, 4]),
+    ) {
+        Bench::<_, str>::new(entries.max(shards), weight, |listener| {
+            memory(entries.max(shards), weight, listener).in_shards(shards).eager()
+        })
+        .run(&ops, text, |store| Some(store.evict()))?;
+    }
+
+    #[test]
+    fn memory_keeps_the_laws_when_all_keys_are_hot_and_hash_alike(ops in ops(), entries in max_entries()) {
+        Bench::<_, Colliding>::new(entries, None, |listener| memory(entries, None, listener).eager())
+            .run(&ops, Colliding, |store| Some(store.evict()))?;
+    }
+
     #[test]
     fn memory_keeps_the_laws_when_all_hashes_are_equal(ops in ops(), entries in max_entries(), weight in max_weight()) {
         Bench::<_, Colliding>::new(entries, weight, |listener| memory(entries, weight, listener))

@@ -83,6 +83,15 @@ fn bounds_hold_at_every_instant_under_eight_writers() {
         stays_within_bounds(&memory, 32, None, Memory::evict, &left);
 
         let (left, count) = counter();
+        let memory = Memory::new(32).in_shards(shards).eager().on_removal(move |_, _, _| count());
+        stays_within_bounds(&memory, 32, None, Memory::evict, &left);
+
+        let (left, count) = counter();
+        let memory =
+            Memory::weighing(100, by_weight()).in_shards(shards).eager().on_removal(move |_, _, _| count());
+        stays_within_bounds(&memory, 64, Some(100), Memory::evict, &left);
+
+        let (left, count) = counter();
         let memory = Memory::weighing(100, by_weight()).in_shards(shards).on_removal(move |_, _, _| count());
         stays_within_bounds(&memory, 64, Some(100), Memory::evict, &left);
     }
