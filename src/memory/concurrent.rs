@@ -153,6 +153,12 @@ impl<K: Key + ?Sized, V: Value, P: Policy> Memory<K, V, P> {
         Self { shards, ..self }
     }
 
+    /// How many entries are read without a lock, or would be if their cell had not been lost.
+    #[cfg(test)]
+    pub(crate) fn hot(&self) -> usize {
+        self.shards.iter().map(|line| line.shard.read().moved()).sum()
+    }
+
     /// Every hit that takes a lock asks for a place where it takes none, so that short histories come to that.
     #[cfg(any(test, feature = "testkit"))]
     pub(crate) fn eager(self) -> Self {

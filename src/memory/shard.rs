@@ -196,6 +196,11 @@ impl<K: Key + ?Sized, V, P: Policy> Shard<K, V, P> {
         before
     }
 
+    #[cfg(test)]
+    pub(super) fn moved(&self) -> usize {
+        self.slab.moved()
+    }
+
     #[inline]
     fn find(&self, key: &K, hash: u64) -> Option<u32> {
         let same = |slot: &u32| self.slab.key(*slot) == key;

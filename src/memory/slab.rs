@@ -191,6 +191,12 @@ impl<K: Key + ?Sized, V, P: Policy> Slab<K, V, P> {
         (0..).zip(&self.slots).filter(|(_, slot)| passes(slot)).map(|(name, _)| name).collect()
     }
 
+    /// How many entries moved to a node.
+    #[cfg(test)]
+    pub(super) fn moved(&self) -> usize {
+        self.slots.iter().filter(|slot| matches!(slot, Slot::Moved(_))).count()
+    }
+
     /// What all entries weigh.
     pub(super) fn total(&self) -> u64 {
         let weighed = self.weights.iter().flatten().zip(&self.slots);

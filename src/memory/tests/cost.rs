@@ -38,6 +38,28 @@ fn a_hit_does_not_allocate() {
     hits_without_allocating(&Single::new());
 }
 
+/// What is read without a lock costs an allocation, so it is few entries at any time.
+#[test]
+fn few_entries_are_read_without_a_lock() {
+    let store = Memory::<u64, u64>::new(1_000).in_shards(1).eager();
+    for key in 0..1_000 {
+        ready(store.set(&key, entry(key))).unwrap();
+    }
+    for key in (0..1_000).chain(0..1_000).chain(0..1_000) {
+        assert_eq!(store.peek_with(&key, |entry| *entry.value()), Some(key));
+    }
+    assert_eq!(store.hot(), 16, "as many as there are cells");
+    let seldom = Memory::<u64, u64>::new(1_000);
+    ready(seldom.set(&1, entry(1))).unwrap();
+    for hits in 1..=64 {
+        assert_eq!((hits, seldom.hot()), (hits, 0));
+        assert!(seldom.peek_with(&1, |_| ()).is_some());
+    }
+    assert_eq!(seldom.hot(), 1, "one in 64 hits asks");
+    ready(seldom.set(&1, entry(2))).unwrap();
+    assert_eq!(seldom.hot(), 0, "a write brings it back");
+}
+
 /// Bytes an entry that a full store keeps after `rounds` times its capacity went through it.
 #[expect(clippy::cast_precision_loss, reason = "a ratio to be read")]
 fn bytes_an_entry<S: Store<Key = u64, Value = u64>>(build: impl FnOnce() -> S, keys: u64) -> f64 {

@@ -143,7 +143,7 @@ impl Builder<'_> {
         match plan {
             Plan::Model => self.leaf(Model::new()),
             Plan::Remote => self.leaf(Model::remote()),
-            Plan::Memory(max) => self.leaf(Memory::new((*max).into())),
+            Plan::Memory(max) => self.leaf(Memory::new((*max).into()).eager()),
             Plan::Lru(max) => self.leaf(Lru::new((*max).into())),
             Plan::Single => self.leaf(Single::new()),
             Plan::Null => self.leaf(Null::new()),
