@@ -46,15 +46,21 @@ use crate::weigh::Weigher;
 ///
 /// # Cost
 ///
-/// A hit is one hash, a shared lock on one shard, one comparison of keys, and at most one relaxed store;
-/// it allocates nothing. `get` clones the entry under that lock, `peek_with` reads it in place. `set`
+/// The keys that are read most are read without a lock, and nothing that threads share is written: so the key that
+/// all of them ask for costs each of them the same, however many there are. There are 8 to 16 such keys a shard. Any other
+/// hit is one hash, a shared lock on one shard, one comparison of keys, and at most two relaxed stores. A hit allocates
+/// nothing, but that one in 64 of those under a lock asks for its key to be among the first: that moves the entry, and
+/// clones the one whose place it takes if that was not read since the last one asked.
+///
+/// `get` clones the entry where it finds it, under that lock or without, `peek_with` reads it in place. `set`
 /// and `remove` lock one shard; with a weight bound, `set` locks others in turn if its own is empty and
 /// it still needs room. `len` and [`clear`](Store::clear) visit the shards one after another.
 ///
 /// Memory per entry: `size_of::<K::Owned>() + size_of::<V>()` and what these own, 40 bytes for the rest
-/// of the [`Entry`] and 24 for the slot, rounded up to 8; 6 to 12 bytes of table; and up to 4 bytes for
-/// what the policy remembers of entries that it gave up. So a full store of `u64` to `u64` takes 86 to
-/// 96 bytes an entry. It grows with what it holds: a huge bound costs nothing by itself.
+/// of the [`Entry`] and 16 for the slot, rounded up to 8; 6 to 12 bytes of table; and up to 4 bytes for
+/// what the policy remembers of entries that it gave up. So a full store of `u64` to `u64` takes 78 to
+/// 88 bytes an entry. It grows with what it holds, doubling, and takes the room for all that its bound by number allows
+/// when an eighth of that is used: a huge bound costs nothing by itself.
 ///
 /// Small stores are one shard, so that a bound of ten is ten entries whatever their keys. Above 2,048
 /// entries (or 512 KiB of weight) there are up to sixteen shards a core, and a bound by number is split
