@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
@@ -76,9 +77,13 @@ impl<S: Store> Drop for Ticket<S> {
     }
 }
 
-/// Runs a flight from its beginning to its landing.
+/// Runs a flight from its beginning to its landing. What only a refresh does lies in a box, so that a load, which every
+/// miss begins, is smaller.
 pub(crate) async fn fly<S: Store + 'static>(ticket: Ticket<S>, compute: Compute<S::Value>, within: Within) {
-    match catch(unless_given_up(&ticket.flight, run(&ticket, compute, within))).await {
+    // Pinned one by one: a future that is handed to another is held twice, and each layer would double the task.
+    let run = pin!(run(&ticket, compute, within));
+    let flying = pin!(unless_given_up(&ticket.flight, run));
+    match catch(flying).await {
         // Its key is free, and nobody waits: there is nothing to be told.
         Ok(None) => ticket.land(Landing::Vanished),
         Ok(Some(landing)) => ticket.land(landing),
@@ -109,7 +114,7 @@ async fn run<S: Store + 'static>(
 ) -> Landing<S::Value> {
     let core = &*ticket.core;
     if let Some(shown) = ticket.flight.stale() {
-        return renew(ticket, shown, compute, within).await;
+        return Box::pin(renew(ticket, shown, compute, within)).await;
     }
     let held = match read(ticket).await {
         Ok(held) => held,
@@ -119,12 +124,12 @@ async fn run<S: Store + 'static>(
     match judged(ticket, held, now) {
         Judged::Fresh(entry) if core.is_due(ticket.key(), entry.lifetime(), now) => {
             ticket.flight.refresh_behind(entry.clone());
-            renew(ticket, entry, compute, within).await
+            Box::pin(renew(ticket, entry, compute, within)).await
         }
         Judged::Fresh(entry) => Landing::Found(entry),
         Judged::Stale(entry) => {
             let Some(_permit) = permit(ticket) else { return Landing::Value(entry) };
-            refresh(ticket, entry, compute, within).await
+            Box::pin(refresh(ticket, entry, compute, within)).await
         }
         Judged::Miss(held) => load(ticket, held, compute, within).await,
     }
@@ -276,7 +281,7 @@ async fn read<S: Store>(ticket: &Ticket<S>) -> Result<Option<Entry<S::Value>>> {
 /// The same at another instant than the present one.
 async fn read_at<S: Store>(ticket: &Ticket<S>, at: Timestamp) -> Result<Option<Entry<S::Value>>> {
     let core = &*ticket.core;
-    let read = core.store.get_at(ticket.key(), at);
+    let read = pin!(core.store.get_at(ticket.key(), at));
     was_read(ticket, core.background.bounded(core.policy.load_timeout, read).await)
 }
 
@@ -396,9 +401,11 @@ async fn store<S: Store>(ticket: &Ticket<S>, entry: Entry<S::Value>, unchanged: 
         return Landing::Value(entry);
     }
     let set = if unchanged {
-        core.background.bounded(core.policy.load_timeout, core.store.renew(ticket.key(), entry.clone())).await
+        let renew = pin!(core.store.renew(ticket.key(), entry.clone()));
+        core.background.bounded(core.policy.load_timeout, renew).await
     } else {
-        core.background.bounded(core.policy.load_timeout, core.store.set(ticket.key(), entry.clone())).await
+        let set = pin!(core.store.set(ticket.key(), entry.clone()));
+        core.background.bounded(core.policy.load_timeout, set).await
     };
     was_stored(ticket, entry, set)
 }

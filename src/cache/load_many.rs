@@ -3,6 +3,7 @@
 
 use std::any::Any;
 use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 
@@ -157,7 +158,7 @@ async fn read_many<S: Store + 'static>(
     let read = if keys.is_empty() {
         Ok(Vec::new())
     } else {
-        core.background.bounded(core.policy.load_timeout, core.store.get_many(&keys, at)).await
+        core.background.bounded(core.policy.load_timeout, pin!(core.store.get_many(&keys, at))).await
     };
     each(read, keys.len(), Operation::Get)
 }
@@ -195,7 +196,7 @@ async fn compute_due<S: Store + 'static>(
     }
     let tickets: Vec<_> = due.iter().map(|due| due.ticket).collect();
     let keys = due.iter().map(|due| due.ticket.key.clone()).collect();
-    let work = async { compute(keys).await };
+    let work = pin!(async { compute(keys).await });
     let (mut answers, begun) = placed(core, &tickets, within.clone(), errand, work).await;
     let mut storing = Vec::with_capacity(due.len());
     for due in due {
@@ -213,7 +214,10 @@ async fn compute_due<S: Store + 'static>(
         return;
     }
     let entries: Vec<_> = storing.iter().map(|(due, entry)| (due.ticket.key(), entry.clone())).collect();
-    let stored = core.background.bounded(core.policy.load_timeout, core.store.set_many(&entries)).await;
+    let stored = {
+        let set = pin!(core.store.set_many(&entries));
+        core.background.bounded(core.policy.load_timeout, set).await
+    };
     let stored = each(stored, entries.len(), Operation::Set);
     drop(entries);
     for ((due, entry), stored) in storing.into_iter().zip(stored) {

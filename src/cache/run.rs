@@ -56,7 +56,7 @@ pub(super) async fn computed<S: Store + 'static>(
     let core = &*ticket.core;
     let given = held.cloned();
     // The closure itself runs inside too: it may panic, or ask for its own key, before its first await.
-    let work = async move { compute(given).await };
+    let work = pin!(async move { compute(given).await });
     let (answer, begun) = placed(core, &[ticket], within, errand, work).await;
     let started_at = begun.map_or_else(|| core.clock.now(), |begun| begun.at);
     let outcome = answer.and_then(|answer| {
@@ -87,7 +87,7 @@ pub(super) async fn placed<S: Store, T>(
         Errand::Refresh => (core.policy.refresh_timeout, "refresh_timeout"),
     };
     let begun = OnceLock::new();
-    let work = async {
+    let work = pin!(async {
         let (_place, waited) = match errand {
             Errand::Load => place(core, tickets, &within).await?,
             Errand::Refresh => (None, false),
@@ -101,7 +101,7 @@ pub(super) async fn placed<S: Store, T>(
         }
         begun.get_or_init(|| Begun { at: core.began(), waited });
         within.and(tickets.iter().map(|ticket| Arc::clone(&ticket.flight))).scope(work).await
-    };
+    });
     let outcome = match core.background.bounded(limit, work).await {
         Ok(answer) => answer,
         Err(Cut::Deadline) if begun.get().is_none() => {
@@ -110,7 +110,7 @@ pub(super) async fn placed<S: Store, T>(
         }
         Err(cut) => Err(cut_off(cut, Operation::Compute, limit, setting)),
     };
-    (outcome, begun.into_inner())
+    (outcome, begun.get().copied())
 }
 
 /// A place for the load, if loads are limited, and whether it had to wait for it. What runs within a computation
