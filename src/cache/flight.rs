@@ -244,7 +244,7 @@ impl<V: Clone> Flight<V> {
 }
 
 /// Waits until all of these are over.
-pub(crate) async fn landed<V: Clone>(flights: Vec<Arc<Flight<V>>>) {
+async fn landed<V: Clone>(flights: Vec<Arc<Flight<V>>>) {
     for flight in flights {
         flight.shows(|_, _| false).await;
     }
@@ -504,27 +504,23 @@ impl<O: Hash + Eq, V: Clone> Flights<O, V> {
         O: Borrow<K>,
         K: Hash + Eq + ToOwned<Owned = O> + ?Sized + 'a,
     {
-        let mut before = Vec::new();
-        let mut guards = Vec::with_capacity(keys.size_hint().0);
-        for key in keys {
-            let (mut storing, guard) = self.fence(key);
-            before.append(&mut storing);
-            guards.push(guard);
+        let mut guards: Vec<_> = keys.map(|key| self.fence(key)).collect();
+        for guard in &mut guards {
+            guard.landed().await;
         }
-        landed(before).await;
         guards
     }
 
-    /// Fences `key` while the guard lives. The flights that are storing an earlier result must have [`landed`]
-    /// before the write goes to the store.
+    /// Fences `key` while the guard lives. What is storing an earlier result must have
+    /// [landed](WriteGuard::landed) before the write goes to the store.
     #[inline]
-    pub(crate) fn fence<'a, K>(&'a self, key: &'a K) -> (Vec<Arc<Flight<V>>>, WriteGuard<'a, K, O, V>)
+    pub(crate) fn fence<'a, K>(&'a self, key: &'a K) -> WriteGuard<'a, K, O, V>
     where
         O: Borrow<K>,
         K: Hash + Eq + ToOwned<Owned = O> + ?Sized,
     {
         let hash = self.hasher.hash_one(key);
-        (self.begin_write(key, hash), WriteGuard { flights: self, key, hash })
+        WriteGuard { before: self.begin_write(key, hash), flights: self, key, hash }
     }
 
     /// The same for all keys.
@@ -550,6 +546,20 @@ pub(crate) struct WriteGuard<'a, K: Eq + ?Sized, O: Borrow<K> + Hash + Eq, V: Cl
     flights: &'a Flights<O, V>,
     key: &'a K,
     hash: u64,
+    before: Vec<Arc<Flight<V>>>,
+}
+
+impl<K: Eq + ?Sized, O: Borrow<K> + Hash + Eq, V: Clone> WriteGuard<'_, K, O, V> {
+    /// Whether an earlier result is on its way to the store.
+    #[inline]
+    pub(crate) const fn waits(&self) -> bool {
+        !self.before.is_empty()
+    }
+
+    /// Waits until none is.
+    pub(crate) async fn landed(&mut self) {
+        landed(std::mem::take(&mut self.before)).await;
+    }
 }
 
 impl<K: Eq + ?Sized, O: Borrow<K> + Hash + Eq, V: Clone> Drop for WriteGuard<'_, K, O, V> {

@@ -53,7 +53,6 @@ use crate::time::Timestamp;
 use answers::failed;
 use background::Alive;
 use core::Core;
-use flight::landed;
 use load::{Compute, Owned};
 
 /// A cache over any stack: fresh values from the store, one computation for the rest.
@@ -229,9 +228,9 @@ impl<S: Store + 'static, L> Cache<S, L> {
             return Ok(SetOutcome::Refused(Refusal::KeepsNothing));
         }
         let entry = self.core.entry(key, value, None, self.core.at_once())?;
-        let (before, _fence) = self.core.flights.fence(key);
-        if !before.is_empty() {
-            landed(before).await;
+        let mut fence = self.core.flights.fence(key);
+        if fence.waits() {
+            fence.landed().await;
         }
         self.core.forget_error(key);
         let outcome = self.core.store.set(key, entry).await;
@@ -249,8 +248,8 @@ impl<S: Store + 'static, L> Cache<S, L> {
         if self.core.policy.bypass {
             return Ok(());
         }
-        let (before, _fence) = self.core.flights.fence(key);
-        landed(before).await;
+        let mut fence = self.core.flights.fence(key);
+        fence.landed().await;
         self.core.forget_error(key);
         let outcome = self.core.store.remove(key).await;
         match &outcome {

@@ -87,6 +87,19 @@ struct Line<K: Key + ?Sized, V, P: Policy> {
     shard: RwLock<Shard<K, V, P>>,
 }
 
+impl<K: Key + ?Sized, V: Value, P: Policy> Line<K, V, P> {
+    /// Moves an entry that was read to where readers take no lock, if its cell is to be had. Whoever reads does not
+    /// wait for that.
+    #[cold]
+    fn promote(&self, key: &K, hash: u64) {
+        if self.front.yields(half(hash)) {
+            let left = self.shard.try_write().and_then(|mut shard| shard.promote(key, hash, &self.front));
+            // Now that the lock is free.
+            drop(left);
+        }
+    }
+}
+
 impl<K: Key + ?Sized, V: Value> Memory<K, V> {
     /// Holds at most `max_entries` entries; zero keeps nothing, `usize::MAX` is no bound.
     pub fn new(max_entries: usize) -> Self {
@@ -239,17 +252,6 @@ impl<K: Key + ?Sized, V: Value, P: Policy> Memory<K, V, P> {
         })
     }
 
-    /// Moves an entry that was read to where readers take no lock, if its cell is to be had. Whoever reads does not
-    /// wait for that.
-    #[cold]
-    fn promote(&self, line: &Line<K, V, P>, key: &K, hash: u64) {
-        if line.front.yields(half(hash)) {
-            let left = line.shard.try_write().and_then(|mut shard| shard.promote(key, hash, &line.front));
-            // Now that the lock is free.
-            drop(left);
-        }
-    }
-
     fn around<'a>(&'a self, line: &'a Line<K, V, P>) -> Around<'a, K, V, P> {
         Around { scales: self.scales.as_ref(), front: &line.front }
     }
@@ -307,7 +309,7 @@ impl<K: Key + ?Sized, V: Value, P: Policy> Store for Memory<K, V, P> {
         });
         if shard.is_some() && line.front.counts() {
             drop(shard);
-            self.promote(line, key, hash);
+            line.promote(key, hash);
         }
         Some(shown)
     }

@@ -69,8 +69,7 @@ pub(super) struct Slab<K: Key + ?Sized, V, P: Policy> {
 
 impl<K: Key + ?Sized, V, P: Policy> Slab<K, V, P> {
     pub(super) fn new(weighs: bool, ticks: Arc<AtomicU64>) -> Self {
-        let weights = weighs.then(Vec::new);
-        Self { slots: Vec::new(), vacant: NONE, marks: Vec::new(), weights, ticks }
+        Self { slots: Vec::new(), vacant: NONE, marks: Vec::new(), weights: weighs.then(Vec::new), ticks }
     }
 
     #[inline]
