@@ -85,7 +85,7 @@ impl<C: Clock + ?Sized> Clock for Arc<C> {
 
 /// The system's wall clock.
 ///
-/// On Linux it reads the coarse clock (`CLOCK_REALTIME_COARSE`), which costs about 5 ns and advances
+/// On Linux it reads the coarse clock (`CLOCK_REALTIME_COARSE`), which costs about 6 ns and advances
 /// once per kernel tick (1 to 10 ms); elsewhere it reads the precise one, about 20 ns.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemClock;
@@ -96,8 +96,9 @@ impl Clock for SystemClock {
     #[inline]
     fn now(&self) -> Timestamp {
         let time = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
-        let part = |part: i64| u64::try_from(part).unwrap_or(0);
-        Timestamp(part(time.tv_sec).saturating_mul(1_000_000_000).saturating_add(part(time.tv_nsec)))
+        // Neither is negative in this century, and they have different types on some machines.
+        let (seconds, nanos) = (u64::try_from(time.tv_sec), u64::try_from(time.tv_nsec));
+        Timestamp(seconds.unwrap_or(0).saturating_mul(1_000_000_000).saturating_add(nanos.unwrap_or(0)))
     }
 
     #[cfg(not(target_os = "linux"))]

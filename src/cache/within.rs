@@ -65,15 +65,15 @@ impl Within {
     where
         V: Send + Sync + 'static,
     {
-        let one = if flights.len() == 1 { flights.next() } else { None };
-        let flights = one.map_or_else(
-            || {
-                let mut many: Box<[Arc<dyn Any + Send + Sync>]> = flights.map(|flight| flight as _).collect();
-                many.sort_unstable_by_key(|flight| Arc::as_ptr(flight).addr());
-                Together::Many(many)
-            },
-            |flight| Together::One(flight),
-        );
+        let flights = if flights.len() == 1
+            && let Some(flight) = flights.next()
+        {
+            Together::One(flight)
+        } else {
+            let mut many: Box<[Arc<dyn Any + Send + Sync>]> = flights.map(|flight| flight as _).collect();
+            many.sort_unstable_by_key(|flight| Arc::as_ptr(flight).addr());
+            Together::Many(many)
+        };
         Self(Some(Arc::new(Link { flights, outer: self.0.into_iter().collect() })))
     }
 

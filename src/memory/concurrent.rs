@@ -140,9 +140,7 @@ impl<K: Key + ?Sized, V: Value, P: Policy> Memory<K, V, P> {
     pub fn max_entries(self, max_entries: usize) -> Self {
         self.clear_all();
         let max_weight = self.scales.as_ref().map(Scales::max);
-        let weighs = self.scales.is_some();
-        let shards = shards(shard_count(max_entries, max_weight), max_entries, weighs, ASK);
-        Self { shards, max_entries, ..self }
+        Self { max_entries, ..self }.made_anew(shard_count(max_entries, max_weight), ASK)
     }
 
     /// Calls `listener` for each entry that leaves the store, with the cause, once, in the call that
@@ -166,10 +164,20 @@ impl<K: Key + ?Sized, V: Value, P: Policy> Memory<K, V, P> {
         }
     }
 
+    /// With empty shards that follow its settings.
+    fn made_anew(self, count: usize, ask: u32) -> Self {
+        Self { shards: shards(count, self.max_entries, self.scales.is_some(), ask), ..self }
+    }
+
     #[cfg(test)]
     pub(crate) fn in_shards(self, count: usize) -> Self {
-        let shards = shards(count, self.max_entries, self.scales.is_some(), ASK);
-        Self { shards, ..self }
+        self.made_anew(count, ASK)
+    }
+
+    /// Hashes as `other` does, so that policies which remember hashes choose alike.
+    #[cfg(test)]
+    pub(crate) fn hashing_like(self, other: &Self) -> Self {
+        Self { hasher: other.hasher.clone(), ..self }
     }
 
     /// How many entries are read without a lock, or would be if their cell had not been lost.
@@ -181,11 +189,11 @@ impl<K: Key + ?Sized, V: Value, P: Policy> Memory<K, V, P> {
     /// Every hit that takes a lock asks for a place where it takes none, so that short histories come to that.
     #[cfg(any(test, feature = "testkit"))]
     pub(crate) fn eager(self) -> Self {
-        let shards = shards(self.shards.len(), self.max_entries, self.scales.is_some(), 1);
-        Self { shards, ..self }
+        let count = self.shards.len();
+        self.made_anew(count, 1)
     }
 
-    /// What `entry` held before is left in it, if the key had one.
+    /// Takes the entry out of `entry`, where it need not be moved again to take another's place.
     fn put(&self, key: &K, entry: &mut Option<Entry<V>>) -> SetOutcome {
         // The weigher runs before anything is locked or changed: it may panic.
         let weight = entry.as_ref().map_or(0, |entry| Evict::weigh(self, key, entry));
@@ -206,8 +214,8 @@ impl<K: Key + ?Sized, V: Value, P: Policy> Memory<K, V, P> {
         loop {
             let set = line.shard.write().set(&write, &self.around(line), entry, &mut departed);
             match set {
-                Set::Inserted => break,
-                Set::Replaced => {
+                Set::Stored => break,
+                Set::Swapped => {
                     if let (Some(before), Some(_)) = (entry.take(), &self.listener) {
                         departed.push_asked(before, Cause::Replaced);
                     }
@@ -333,8 +341,8 @@ impl<K: Key + ?Sized, V: Value, P: Policy> Evict for Memory<K, V, P> {
     fn weighed_by(mut self, weigher: Weigher<K, V>) -> Self {
         self.clear_all();
         self.scales = Some(Scales::new(weigher, self.max_weight().unwrap_or(u64::MAX)));
-        let shards = shards(self.shards.len(), self.max_entries, true, ASK);
-        Self { shards, ..self }
+        let count = self.shards.len();
+        self.made_anew(count, ASK)
     }
 
     /// Without a weigher, zero. With one, what it says, and 96 bytes for the store's own part of the entry

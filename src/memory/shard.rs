@@ -1,16 +1,18 @@
 //! One shard of a [`Memory`](super::Memory): a table of slots, the slots, and the policy that orders them.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
+use hashbrown::HashTable;
+
 use crate::entry::Entry;
 use crate::key::{Key, Value};
-use crate::memory::front::{Front, Node};
+use crate::memory::front::Front;
 use crate::memory::policy::{Policy, Slots};
 use crate::memory::removal::{Cause, Departed};
 use crate::memory::scales::Scales;
 use crate::memory::slab::{Body, NONE, Slab, Slot, Taken, more};
-use hashbrown::HashTable;
 
 /// What is under one lock. No method calls the caller's code, except `Eq`, and `ToOwned` before it
 /// changes anything.
@@ -54,8 +56,10 @@ impl<K: Key + ?Sized, V, P: Policy> Around<'_, K, V, P> {
 /// What became of a write.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Set {
-    Inserted,
-    Replaced,
+    Stored,
+    /// Stored, in the place of another, which is where it was.
+    Swapped,
+    /// Other shards hold too much of the weight, and this one is empty.
     NoRoom,
 }
 
@@ -81,9 +85,8 @@ impl<K: Key + ?Sized, V, P: Policy> Shard<K, V, P> {
         P::hit(self.slab.touch(slot), || self.slab.tick());
     }
 
-    /// Stores the entry, giving up others of this shard as needed. If it takes the place of another, that is in
-    /// `entry` now; it is left there if the shard is empty and other shards hold too much of the weight: the key
-    /// is then absent.
+    /// Stores the entry, giving up others of this shard as needed. Without room it is left where it is, and the key is
+    /// absent.
     #[inline]
     pub(super) fn set(
         &mut self,
@@ -92,21 +95,32 @@ impl<K: Key + ?Sized, V, P: Policy> Shard<K, V, P> {
         entry: &mut Option<Entry<V>>,
         departed: &mut Departed<'_, K, V, P>,
     ) -> Set {
+        let hash = half(write.hash);
         let found = self.find(write.key, write.hash);
-        if let Some(slot) = found
-            && self.slab.node(slot).is_none()
+        let in_place = found.is_some_and(|slot| self.slab.node(slot).is_none());
+        if let Some(slot) = found.filter(|_| in_place)
             && around.exchanges(self.slab.weight(slot), write.weight)
         {
             self.slab.set_weight(slot, write.weight);
             if let (Some(body), Some(entry)) = (self.slab.body_mut(slot), entry) {
-                // In place: what is moved twice is waited for.
+                // What is moved twice is waited for.
                 std::mem::swap(&mut body.entry, entry);
             }
             self.hit(slot);
-            return Set::Replaced;
+            return Set::Swapped;
         }
         let key = write.key.to_owned();
         if let Some(slot) = found {
+            if !in_place
+                && around.exchanges(self.slab.weight(slot), write.weight)
+                && let Some(entry) = entry.take()
+            {
+                self.slab.set_weight(slot, write.weight);
+                around.front.empty(hash);
+                departed.push_left(self.slab.move_in(slot, key, entry), Cause::Replaced);
+                self.hit(slot);
+                return Set::Stored;
+            }
             departed.push_left(self.take(slot, around), Cause::Replaced);
         }
         while !around.reserves(write.weight) {
@@ -115,8 +129,7 @@ impl<K: Key + ?Sized, V, P: Policy> Shard<K, V, P> {
             }
         }
         while self.len() >= self.capacity && self.evict(around, departed) {}
-        let Some(entry) = entry.take() else { return Set::Inserted };
-        let hash = half(write.hash);
+        let Some(entry) = entry.take() else { return Set::Stored };
         let body = Body { key, hash, touch: P::Touch::default(), taken: Taken::Yes, entry };
         let slot = self.slab.insert(body, write.weight, self.capacity);
         if self.table.len() == self.table.capacity() {
@@ -124,7 +137,7 @@ impl<K: Key + ?Sized, V, P: Policy> Shard<K, V, P> {
         }
         self.table.insert_unique(spread(hash), slot, |slot| spread(self.slab.hash(*slot)));
         self.policy.insert(&mut self.slab, slot);
-        Set::Inserted
+        Set::Stored
     }
 
     pub(super) fn remove(
@@ -174,8 +187,9 @@ impl<K: Key + ?Sized, V, P: Policy> Shard<K, V, P> {
     }
 
     /// Moves the entry of `key` to its cell of the front, and what is there back into its slot. Gives what is to be
-    /// dropped when the lock is free. Calls the caller's `Clone` before it changes anything.
-    pub(super) fn promote(&mut self, key: &K, hash: u64, front: &Front<K, V, P>) -> Option<Arc<Node<K, V, P>>>
+    /// dropped when the lock is free. Calls the caller's `Clone` before it changes anything; if that panics, all stays
+    /// as it is: whoever reads one entry is not to suffer from another.
+    pub(super) fn promote(&mut self, key: &K, hash: u64, front: &Front<K, V, P>) -> Option<Slot<K, V, P>>
     where
         V: Value,
     {
@@ -186,9 +200,10 @@ impl<K: Key + ?Sized, V, P: Policy> Shard<K, V, P> {
                 return None;
             }
             let node = self.slab.node(other)?;
-            let (key, entry) = (node.key.clone(), node.entry.clone());
+            let copy = catch_unwind(AssertUnwindSafe(|| (node.key.clone(), node.entry.clone())));
+            let (key, entry) = copy.ok()?;
             front.empty(half);
-            before = self.slab.move_in(other, key, entry);
+            before = Some(self.slab.move_in(other, key, entry));
         }
         if let Some(node) = self.slab.move_out(slot) {
             front.fill(half, slot, Arc::clone(node));

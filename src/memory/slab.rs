@@ -163,25 +163,12 @@ impl<K: Key + ?Sized, V, P: Policy> Slab<K, V, P> {
         self.node(slot)
     }
 
-    /// Puts an entry back into the slot of which it moved to a node, and gives the node.
-    pub(super) fn move_in(
-        &mut self,
-        slot: u32,
-        key: K::Owned,
-        entry: Entry<V>,
-    ) -> Option<Arc<Node<K, V, P>>> {
-        let place = &mut self.slots[slot as usize];
-        match std::mem::replace(place, Slot::Vacant { next: NONE }) {
-            Slot::Moved(Moved { node, hash }) => {
-                let touch = P::Touch::default();
-                *place = Slot::Taken(Body { key, hash, touch, taken: Taken::Yes, entry });
-                Some(node)
-            }
-            other => {
-                *place = other;
-                None
-            }
-        }
+    /// Puts an entry into the slot of which one of this key moved to a node, and gives what was left there. To the
+    /// policy it is the entry that was there.
+    pub(super) fn move_in(&mut self, slot: u32, key: K::Owned, entry: Entry<V>) -> Slot<K, V, P> {
+        let (hash, touch) = (self.hash(slot), P::carry(self.touch(slot)));
+        let body = Body { key, hash, touch, taken: Taken::Yes, entry };
+        std::mem::replace(&mut self.slots[slot as usize], Slot::Taken(body))
     }
 
     /// The names of the taken slots whose key passes.

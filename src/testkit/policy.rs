@@ -39,6 +39,7 @@ pub fn check_policy<P: Policy>() {
 enum Step {
     Insert { hash: u32 },
     Hit { nth: usize },
+    Move { nth: usize },
     Remove { nth: usize },
     Evict,
 }
@@ -49,6 +50,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         5 => hash.prop_map(|hash| Step::Insert { hash }),
         3 => (0..64usize).prop_map(|nth| Step::Hit { nth }),
+        1 => (0..64usize).prop_map(|nth| Step::Move { nth }),
         1 => (0..64usize).prop_map(|nth| Step::Remove { nth }),
         3 => Just(Step::Evict),
     ]
@@ -60,6 +62,7 @@ fn judge<P: Policy>(steps: &[Step]) -> Result<(), TestCaseError> {
         match *step {
             Step::Insert { hash } => drop(shelf.insert(hash)),
             Step::Hit { nth } => shelf.nth(nth).into_iter().for_each(|slot| shelf.hit(slot)),
+            Step::Move { nth } => shelf.nth(nth).into_iter().for_each(|slot| shelf.carry(slot)),
             Step::Remove { nth } => shelf.nth(nth).into_iter().for_each(|slot| shelf.remove(slot)),
             Step::Evict => drop(shelf.evict()?),
         }
@@ -111,6 +114,13 @@ impl<P: Policy> Shelf<P> {
 
     pub(crate) fn hit(&self, slot: u32) {
         P::hit(&self.rack.item(slot).touch, || self.rack.tick());
+    }
+
+    /// Moves the entry in a slot elsewhere and back.
+    pub(crate) fn carry(&mut self, slot: u32) {
+        if let Some(Some(item)) = self.rack.slots.get_mut(slot as usize) {
+            item.touch = P::carry(&item.touch);
+        }
     }
 
     pub(crate) fn remove(&mut self, slot: u32) {
@@ -213,6 +223,8 @@ mod tests {
         type Mark = ();
 
         fn hit((): &(), _: impl FnOnce() -> u64) {}
+
+        fn carry((): &()) {}
 
         fn insert(&mut self, _: &mut impl Slots<Self>, slot: u32) {
             if BUG != 1 || self.0.len() < 3 {

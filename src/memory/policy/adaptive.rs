@@ -61,6 +61,10 @@ impl Policy for Adaptive {
         raise(touch);
     }
 
+    fn carry(touch: &AtomicBool) -> AtomicBool {
+        AtomicBool::new(touch.load(Ordering::Relaxed))
+    }
+
     fn insert(&mut self, slots: &mut impl Slots<Self>, slot: u32) {
         let hot = match self.remembered.recall(slots.hash(slot)) {
             Some(Place::Cold) => {

@@ -29,6 +29,10 @@ impl Policy for Lru {
         touch.store(tick(), Ordering::Relaxed);
     }
 
+    fn carry(touch: &AtomicU64) -> AtomicU64 {
+        AtomicU64::new(touch.load(Ordering::Relaxed))
+    }
+
     fn insert(&mut self, slots: &mut impl Slots<Self>, slot: u32) {
         self.enter(slots, slot, slots.tick());
     }

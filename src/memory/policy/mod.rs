@@ -65,6 +65,10 @@ pub type DefaultPolicy = Adaptive;
 ///         }
 ///     }
 ///
+///     fn carry(touch: &AtomicBool) -> AtomicBool {
+///         AtomicBool::new(touch.load(Relaxed))
+///     }
+///
 ///     fn insert(&mut self, _slots: &mut impl Slots<Self>, slot: u32) {
 ///         if self.held.len() <= slot as usize {
 ///             self.held.resize(slot as usize + 1, false);
@@ -108,6 +112,9 @@ pub trait Policy: Default + Send + Sync + 'static {
     /// `tick` gives a number that grows with every call in one shard. It costs an atomic
     /// read-modify-write of memory that all readers share, so only a policy that needs exact recency calls it.
     fn hit(touch: &Self::Touch, tick: impl FnOnce() -> u64);
+
+    /// A touch that says the same, for an entry that the store moves to another place. A hit beside that may be lost.
+    fn carry(touch: &Self::Touch) -> Self::Touch;
 
     /// A new entry is in `slot`, with a default touch and mark. It was not evicted to make room for
     /// itself: the store makes room first.

@@ -52,6 +52,10 @@ impl Policy for S3Fifo {
         }
     }
 
+    fn carry(touch: &AtomicU8) -> AtomicU8 {
+        AtomicU8::new(touch.load(Ordering::Relaxed))
+    }
+
     fn insert(&mut self, slots: &mut impl Slots<Self>, slot: u32) {
         if self.ghost.recall(slots.hash(slot)).is_some() {
             self.enter_main(slots, slot);

@@ -27,6 +27,10 @@ impl Policy for Sieve {
         raise(touch);
     }
 
+    fn carry(touch: &AtomicBool) -> AtomicBool {
+        AtomicBool::new(touch.load(Ordering::Relaxed))
+    }
+
     fn insert(&mut self, slots: &mut impl Slots<Self>, slot: u32) {
         self.queue.push(slots, slot, false);
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Item, by_weight, entry};
+use super::{Colliding, Item, by_weight, entry};
 use crate::entry::Entry;
 use crate::memory::{Lru, Memory, Single};
 use crate::store::{ClearPrefix, Refusal, SetOutcome, Store};
@@ -74,7 +74,8 @@ fn keeps_odd_keys_apart(store: &impl ClearPrefix<Value = u64>) {
 #[test]
 fn s6_odd_keys_are_keys_like_any_other() {
     keeps_odd_keys_apart(&Memory::new(100));
-    keeps_odd_keys_apart(&Memory::new(100).in_shards(8));
+    // Each shard has room for all of them, wherever they fall.
+    keeps_odd_keys_apart(&Memory::new(800).in_shards(8));
     keeps_odd_keys_apart(&Lru::new(100));
     // One at a time in a store with room for one.
     let single = Single::<str, u64>::new();
@@ -182,4 +183,30 @@ fn a_capacity_without_end_costs_nothing_and_does_not_overflow() {
         ready(lru.set(&key, entry(key))).unwrap();
     }
     assert_eq!((memory.len(), lru.len()), (Some(10_000), Some(10_000)), "nothing had to go");
+}
+
+/// A value whose clone panics makes `get` panic for its own key. Who reads another does not hear of it, though the
+/// store may clone what it moves out of the way.
+#[test]
+fn a_clone_that_panics_harms_no_reader_of_another_key() {
+    struct Brittle;
+    impl Clone for Brittle {
+        fn clone(&self) -> Self {
+            panic!("not to be cloned");
+        }
+    }
+    let store = Memory::<Colliding, Brittle>::new(10).eager();
+    let keys = [1, 2].map(Colliding);
+    for key in &keys {
+        ready(store.set(key, entry(Brittle))).unwrap();
+    }
+    assert!(store.peek_with(&keys[0], |_| ()).is_some());
+    for round in 0..4 {
+        // The second time, the other one's place is to be had.
+        assert!(store.peek_with(&keys[1], |_| ()).is_some(), "{round}");
+        assert_eq!(store.hot(), 1, "the first is where it was");
+    }
+    assert!(store.peek_with(&keys[0], |_| ()).is_some());
+    ready(store.clear()).unwrap();
+    assert_eq!(store.len(), Some(0));
 }

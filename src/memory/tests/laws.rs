@@ -11,11 +11,13 @@ use proptest::prelude::*;
 use super::{Colliding, Item, by_weight, entry};
 use crate::entry::{Entry, Lifetime};
 use crate::key::Key;
+use crate::memory::policy::{self, Adaptive, Policy, S3Fifo, Sieve};
 use crate::memory::{Cause, Lru, Memory, Single};
 use crate::store::{ClearPrefix, Evict, Refusal, SetOutcome, Store};
 use crate::sync::Mutex;
 use crate::tests::ready;
 use crate::time::Timestamp;
+use crate::weigh::Weigher;
 
 #[derive(Clone, Debug)]
 enum Op {
@@ -218,6 +220,38 @@ fn memory<K: Key + ?Sized>(entries: usize, weight: Option<u64>, listener: OnRemo
     .on_removal(listener)
 }
 
+/// A store that reads by its locks and one that reads what it can without: which keys leave them, when and why.
+fn leaves_alike<P: Policy>(ops: &[(u8, u64)], capacity: usize, weighs: bool) -> Result<(), TestCaseError> {
+    let store = || {
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let events = Arc::clone(&log);
+        let memory = if weighs {
+            Memory::weighing(10 * capacity as u64, Weigher::new(|key: &u64, _: &u64| 8 + key % 5))
+        } else {
+            Memory::new(capacity)
+        };
+        let memory = memory.ordered_by::<P>().in_shards(1);
+        (memory.on_removal(move |key, entry, cause| events.lock().push((*key, *entry.value(), cause))), log)
+    };
+    let ((locked, by_locks), (hot, without)) = (store(), store());
+    let hot = hot.eager().hashing_like(&locked);
+    for (number, (op, key)) in (0..).zip(ops) {
+        for store in [&locked, &hot] {
+            match op {
+                0..3 => drop(ready(store.get(key))?),
+                3 => drop(ready(store.set(key, entry(number)))?),
+                4 if number % 4 == 0 => ready(store.remove(key))?,
+                4 => {
+                    drop(store.peek_with(key, |_| ()).is_none().then(|| ready(store.set(key, entry(number)))))
+                }
+                _ => _ = store.evict(),
+            }
+        }
+        prop_assert_eq!(&*by_locks.lock(), &*without.lock(), "{}", std::any::type_name::<P>());
+    }
+    Ok(())
+}
+
 proptest! {
     #[test]
     fn memory_keeps_the_laws(ops in ops(), entries in max_entries(), weight in max_weight()) {
@@ -246,6 +280,17 @@ proptest! {
     fn memory_keeps_the_laws_when_all_keys_are_hot_and_hash_alike(ops in ops(), entries in max_entries()) {
         Bench::<_, Colliding>::new(entries, None, |listener| memory(entries, None, listener).eager())
             .run(&ops, Colliding, |store| Some(store.evict()))?;
+    }
+
+    /// How an entry is read is no reason for it to stay or to go.
+    #[test]
+    fn what_leaves_does_not_depend_on_how_it_is_read(
+        ops in vec((0..6u8, 0..20u64), 0..300), capacity in 1..12usize, weighs in any::<bool>(),
+    ) {
+        leaves_alike::<Adaptive>(&ops, capacity, weighs)?;
+        leaves_alike::<policy::Lru>(&ops, capacity, weighs)?;
+        leaves_alike::<S3Fifo>(&ops, capacity, weighs)?;
+        leaves_alike::<Sieve>(&ops, capacity, weighs)?;
     }
 
     #[test]
