@@ -10,7 +10,6 @@ use std::task::Waker;
 
 use foldhash::quality::RandomState;
 use hashbrown::HashTable;
-use hashbrown::hash_table::OccupiedEntry;
 use tokio::sync::Notify;
 
 use crate::cache::tags::Record;
@@ -353,7 +352,7 @@ impl<O, V: Clone> Table<O, V> {
         let mut found = self.slots.find_entry(hash, |slot| slot.key.borrow() == key).ok()?;
         let outcome = change(found.get_mut());
         if found.get().is_idle() {
-            OccupiedEntry::remove(found);
+            found.remove();
         }
         Some(outcome)
     }

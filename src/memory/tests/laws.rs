@@ -241,9 +241,8 @@ fn leaves_alike<P: Policy>(ops: &[(u8, u64)], capacity: usize, weighs: bool) -> 
                 0..3 => drop(ready(store.get(key))?),
                 3 => drop(ready(store.set(key, entry(number)))?),
                 4 if number % 4 == 0 => ready(store.remove(key))?,
-                4 => {
-                    drop(store.peek_with(key, |_| ()).is_none().then(|| ready(store.set(key, entry(number)))))
-                }
+                4 if store.peek_with(key, |_| ()).is_none() => drop(ready(store.set(key, entry(number)))?),
+                4 => {}
                 _ => _ = store.evict(),
             }
         }

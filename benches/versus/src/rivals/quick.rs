@@ -10,15 +10,8 @@ use quick_cache::sync::{Cache, DefaultLifecycle, EntryAction, EntryResult};
 
 use super::{Dated, Hasher, Key, Rival, Value, at_once};
 
-type Inner<K, V> = Cache<K, Dated<V>, UnitWeighter, Hasher>;
-
-fn inner<K: Key, V: Value>(capacity: usize) -> Inner<K, V> {
-    let weight = capacity as u64;
-    Cache::with(capacity, weight, UnitWeighter, Hasher::default(), DefaultLifecycle::default())
-}
-
 /// `quick_cache::sync`, `get_or_insert_with`.
-pub(crate) struct QuickCache<K: Key, V: Value>(Inner<K, V>);
+pub(crate) struct QuickCache<K: Key, V: Value>(Cache<K, Dated<V>, UnitWeighter, Hasher>);
 
 impl<K: Key, V: Value> Rival for QuickCache<K, V> {
     type Key = K;
@@ -27,7 +20,8 @@ impl<K: Key, V: Value> Rival for QuickCache<K, V> {
     const NAME: &'static str = "quick_cache";
 
     fn new(capacity: usize) -> Self {
-        Self(inner(capacity))
+        let weight = capacity as u64;
+        Self(Cache::with(capacity, weight, UnitWeighter, Hasher::default(), DefaultLifecycle::default()))
     }
 
     #[inline]
@@ -65,7 +59,7 @@ impl<K: Key, V: Value> Rival for QuickCache<K, V> {
 }
 
 /// The same cache, `get_or_insert_async`.
-pub(crate) struct QuickCacheAsync<K: Key, V: Value>(Inner<K, V>);
+pub(crate) struct QuickCacheAsync<K: Key, V: Value>(QuickCache<K, V>);
 
 impl<K: Key, V: Value> Rival for QuickCacheAsync<K, V> {
     type Key = K;
@@ -74,15 +68,15 @@ impl<K: Key, V: Value> Rival for QuickCacheAsync<K, V> {
     const NAME: &'static str = "quick_cache async";
 
     fn new(capacity: usize) -> Self {
-        Self(inner(capacity))
+        Self(QuickCache::new(capacity))
     }
 
     fn get(&self, key: &K) -> Option<V> {
-        self.0.get(key)?.into_fresh()
+        self.0.get(key)
     }
 
     fn set(&self, key: &K, value: V) {
-        self.0.insert(key.clone(), Dated::new(value));
+        self.0.set(key, value);
     }
 
     #[inline]
@@ -93,7 +87,7 @@ impl<K: Key, V: Value> Rival for QuickCacheAsync<K, V> {
     {
         let mut given = Some(compute);
         let compute = async { Ok::<_, Infallible>(Dated::new(given.take().expect("asked once")().await)) };
-        let Ok(found) = self.0.get_or_insert_async(key, compute).await;
+        let Ok(found) = self.0.0.get_or_insert_async(key, compute).await;
         if let Some(value) = found.into_fresh() {
             return value;
         }
@@ -101,7 +95,7 @@ impl<K: Key, V: Value> Rival for QuickCacheAsync<K, V> {
             Some(value) => EntryAction::Retain(value.clone()),
             None => EntryAction::ReplaceWithGuard,
         };
-        match self.0.entry_async(key, judge).await {
+        match self.0.0.entry_async(key, judge).await {
             EntryResult::Retained(value) => value,
             EntryResult::Vacant(place) | EntryResult::Replaced(place, _) => {
                 let compute = given.take().expect("an expired entry was found, not computed");
@@ -115,7 +109,7 @@ impl<K: Key, V: Value> Rival for QuickCacheAsync<K, V> {
     }
 
     fn expire(&self, key: &K) {
-        self.0.insert(key.clone(), Dated::expired(V::of(u64::MAX)));
+        self.0.expire(key);
     }
 
     fn lacks(work: &str) -> Option<&'static str> {
