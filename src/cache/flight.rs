@@ -15,13 +15,15 @@ use tokio::sync::Notify;
 use crate::cache::tags::Record;
 use crate::entry::Entry;
 use crate::error::Error;
-use crate::sync::{Mutex, MutexGuard};
+use crate::sync::{Mutex, MutexGuard, RwLock};
 
 const SHARDS: usize = 64;
 
 /// One running computation. Whoever waits holds an `Arc` of it; the table holds one while it is joinable.
 pub(crate) struct Flight<V> {
-    course: Mutex<Course<V>>,
+    course: RwLock<Course<V>>,
+    /// What the computation panicked with, for the caller that ran it.
+    panic: Mutex<Option<Box<dyn Any + Send>>>,
     /// Wakes whoever waits for another state.
     changed: Notify,
     /// Callers that are there for the outcome.
@@ -74,7 +76,6 @@ struct Course<V> {
     /// Whether the task has not seen one of these yet, and how to wake it.
     news: bool,
     task: Option<Waker>,
-    panic: Option<Box<dyn Any + Send>>,
 }
 
 impl<V: Clone> Flight<V> {
@@ -87,37 +88,36 @@ impl<V: Clone> Flight<V> {
             excused: false,
             news: false,
             task: None,
-            panic: None,
         };
         let (changed, callers) = (Notify::new(), AtomicUsize::new(0));
-        Self { course: Mutex::new(course), changed, callers, born, hash }
+        Self { course: RwLock::new(course), panic: Mutex::new(None), changed, callers, born, hash }
     }
 
     /// Asks for the right to store the result. Once given, a write of the key waits for the landing.
     pub(crate) fn may_store(&self) -> bool {
-        let mut course = self.course.lock();
+        let mut course = self.course.write();
         course.storing = !course.fenced;
         course.storing
     }
 
     pub(crate) fn is_fenced(&self) -> bool {
-        self.course.lock().fenced
+        self.course.read().fenced
     }
 
     /// Overtakes the flight. `true` if it is storing its result right now.
     fn fence(&self) -> bool {
-        let mut course = self.course.lock();
+        let mut course = self.course.write();
         course.fenced = true;
         course.storing
     }
 
     pub(crate) fn is_refreshing(&self) -> bool {
-        matches!(self.course.lock().state, State::Refreshing(_))
+        matches!(self.course.read().state, State::Refreshing(_))
     }
 
     /// The entry that is served while a refresh computes.
     pub(crate) fn stale(&self) -> Option<Entry<V>> {
-        match &self.course.lock().state {
+        match &self.course.read().state {
             State::Refreshing(entry) => Some(entry.clone()),
             _ => None,
         }
@@ -135,7 +135,7 @@ impl<V: Clone> Flight<V> {
 
     /// Runs `work` unless a write has overtaken the flight; a write that comes now waits for its end.
     pub(crate) fn unless_fenced(&self, work: impl FnOnce()) {
-        let course = self.course.lock();
+        let course = self.course.write();
         if !course.fenced {
             work();
         }
@@ -144,7 +144,7 @@ impl<V: Clone> Flight<V> {
     /// Nobody has to wait for a place any more on account of this flight.
     pub(crate) fn excuse(&self) {
         let task = {
-            let mut course = self.course.lock();
+            let mut course = self.course.write();
             course.news |= !std::mem::replace(&mut course.excused, true);
             course.task.take()
         };
@@ -152,16 +152,16 @@ impl<V: Clone> Flight<V> {
     }
 
     pub(crate) fn is_excused(&self) -> bool {
-        self.course.lock().excused
+        self.course.read().excused
     }
 
     pub(crate) fn is_given_up(&self) -> bool {
-        self.course.lock().given_up
+        self.course.read().given_up
     }
 
     /// Remembers whom to wake when the flight is given up or excused. `true` if that has just happened.
     pub(crate) fn has_news(&self, task: &Waker) -> bool {
-        let mut course = self.course.lock();
+        let mut course = self.course.write();
         if !course.task.as_ref().is_some_and(|known| known.will_wake(task)) {
             course.task = Some(task.clone());
         }
@@ -171,7 +171,7 @@ impl<V: Clone> Flight<V> {
     /// Ends the task, unless it is storing or over already.
     fn give_up(&self) -> bool {
         let task = {
-            let mut course = self.course.lock();
+            let mut course = self.course.write();
             if course.storing || course.given_up || matches!(course.state, State::Landed(_)) {
                 return false;
             }
@@ -198,16 +198,16 @@ impl<V: Clone> Flight<V> {
     }
 
     pub(crate) fn leave_panic(&self, payload: Box<dyn Any + Send>) {
-        self.course.lock().panic = Some(payload);
+        *self.panic.lock() = Some(payload);
     }
 
     pub(crate) fn take_panic(&self) -> Option<Box<dyn Any + Send>> {
-        self.course.lock().panic.take()
+        self.panic.lock().take()
     }
 
     /// What the store held, if the flight has landed with that.
     pub(crate) fn found(&self) -> Option<Entry<V>> {
-        match &self.course.lock().state {
+        match &self.course.read().state {
             State::Landed(Landing::Found(entry)) => Some(entry.clone()),
             _ => None,
         }
@@ -217,7 +217,7 @@ impl<V: Clone> Flight<V> {
     /// overtaken; it runs under the flight's lock, and must not ask the flight itself.
     pub(crate) async fn shows(&self, enough: impl Fn(&State<V>, bool) -> bool) -> State<V> {
         let shown = || {
-            let course = self.course.lock();
+            let course = self.course.read();
             let shows = matches!(course.state, State::Landed(_)) || enough(&course.state, course.fenced);
             shows.then(|| course.state.clone())
         };
@@ -237,7 +237,7 @@ impl<V: Clone> Flight<V> {
 
     fn turn_to(&self, state: State<V>) {
         // What was shown before is dropped outside the lock: that runs the caller's code.
-        let _before = std::mem::replace(&mut self.course.lock().state, state);
+        let _before = std::mem::replace(&mut self.course.write().state, state);
         self.changed.notify_waiters();
     }
 }

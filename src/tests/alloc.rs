@@ -7,6 +7,11 @@ pub(crate) fn allocations(run: impl FnOnce()) -> usize {
     usize::try_from(allocation_counter::measure(run).count_total).expect("a count of this run")
 }
 
+/// How many bytes the calling thread allocates in `run`, freed or not.
+pub(crate) fn bytes_allocated(run: impl FnOnce()) -> u64 {
+    allocation_counter::measure(run).bytes_total
+}
+
 /// How many bytes the calling thread allocates in `run` and has not freed at its end.
 pub(crate) fn bytes_kept(run: impl FnOnce()) -> i64 {
     allocation_counter::measure(run).bytes_current

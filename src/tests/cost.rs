@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::codec::Raw;
-use crate::tests::alloc::allocations;
+use crate::tests::alloc::{allocations, bytes_allocated};
 use crate::tests::ready;
 use crate::{Cache, Lru, Memory, Sharded, Single, Store, StoreExt, Timestamp};
 
@@ -68,6 +68,23 @@ fn d3_a_hit_allocates_nothing_through_any_stack() {
         assert_eq!(by(&|| cache.peek_with(&1, |value| *value)), 0, "{stack}: peek_with");
     }
     over_each_stack!(check);
+}
+
+/// A task that is ten times as large as it need be shows nowhere else.
+#[test]
+fn a_miss_allocates_little() {
+    let cache = cache(memory());
+    let origin = 20;
+    let miss = || assert_eq!(ready(cache.get_or_compute(&2, move || async move { origin })).unwrap(), 20);
+    let forget = || ready(cache.remove(&2)).unwrap();
+    // The first one makes room that stays.
+    miss();
+    forget();
+    assert_eq!(allocations(miss), 6);
+    forget();
+    let bytes = bytes_allocated(miss);
+    println!("a miss allocates {bytes} bytes");
+    assert!(bytes < 3 << 10, "{bytes}");
 }
 
 #[test]
